@@ -1,0 +1,111 @@
+/* CORE. The links of one process to its peers: HELLO and WELCOME, incarnations, packet counters,
+ * heartbeats, death, and the outgoing packet of each peer. Router, gateway, shard and libstoa all speak
+ * through a hub; it knows no socket: packets come in as bytes and leave through a port.
+ *
+ *   dialed peer (we connect, DEALER):   DOWN --connected--> HELLO_SENT --WELCOME--> UP
+ *        UP --silence > LINK_DEAD_MS, counter gap, RESET, disconnected--> DOWN (and HELLO again with a new
+ *        incarnation while the socket is connected: at once the first time, then every LINK_DEAD_MS)
+ *   accepted peer (they connect, ROUTER): appears with its first packet; HELLO --> UP (WELCOME sent);
+ *        a HELLO with another incarnation --> on_down, then UP anew; a packet with a wrong incarnation or a
+ *        counter gap --> dropped and answered by RESET; silence > LINK_DEAD_MS or GOODBYE --> on_down, and
+ *        the peer number is forgotten.
+ *
+ * Only messages between on_up and on_down reach the handler, complete and in the order sent, without
+ * gaps: a lost packet always shows as on_down followed by on_up with a new incarnation. A peer of another
+ * cluster, or with a role that the hub's owner does not take, is refused (ERR sent, logged, counted).
+ *
+ * Peers are numbered 1..PEERS_MAX; a number may be reused after on_forget. */
+#ifndef STOA_PROTO_HUB_H
+#define STOA_PROTO_HUB_H
+
+#include "common/buf.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/rng.h"
+#include "common/tick.h"
+#include "proto/message.h"
+
+struct hub;
+
+struct hub_self {
+    enum role role;
+    uint8_t node[16];
+    uint64_t boot;
+    uint64_t cluster;     /* hash of the cluster name */
+    const char *name;     /* "shard-0"; kept by pointer, outlives the hub */
+    const char *version;
+    uint64_t win_msgs, win_bytes, window_ms; /* what WELCOME announces */
+};
+
+struct peer_info { /* what HELLO or WELCOME said; valid until on_forget */
+    enum role role;
+    uint8_t node[16];
+    uint64_t boot;
+    uint64_t win_msgs, win_bytes, window_ms;
+    char name[65];
+    char version[33];
+};
+
+struct hub_handler {
+    void *ctx;
+    /* The link is up with a new incarnation; both directions start empty. */
+    void (*on_up)(void *ctx, uint32_t peer, const struct peer_info *info);
+    /* The link is down: what was sent and not answered may be lost. Always paired with on_up. */
+    void (*on_down)(void *ctx, uint32_t peer);
+    /* One message. `packet` holds its bytes: keep a ref to keep slices of `m` beyond the call. The hub
+     * has handled link messages (HELLO..GOODBYE) already; ERR is logged by the hub and not passed on. */
+    void (*on_message)(void *ctx, uint32_t peer, const struct message *m, struct buf *packet);
+    /* Optional; when set it is called instead of decoding, with the raw message (a router forwards). */
+    void (*on_raw)(void *ctx, uint32_t peer, const struct message_prefix *p, struct slice head, struct slice body, struct buf *packet);
+    /* Whether a peer of this role may come in by this door (see hub_accept). NULL: every role. */
+    bool (*admits)(void *ctx, unsigned door, enum role role);
+};
+
+struct hub_ports {
+    void *ctx;
+    /* Sends one packet. Borrows the bytes. ERR_FULL or ERR_GONE: it was dropped; the hub takes the link
+     * down. Must not call back into the hub. */
+    int (*send)(void *ctx, uint32_t peer, const void *packet, size_t size);
+    /* An accepted peer is forgotten: drop its address. */
+    void (*forget)(void *ctx, uint32_t peer);
+};
+
+struct hub *hub_create(const struct hub_self *self, const struct hub_handler *handler, const struct hub_ports *ports, struct log *log, struct metrics *metrics, uint64_t seed);
+void hub_destroy(struct hub **hub);
+
+/* Declares a peer that the program will connect to. */
+uint32_t hub_dial(struct hub *hub);
+/* A packet came from an address not seen before, through `door` (the program's number of the bound
+ * socket: the router has one for publishers and one for gateways). 0: PEERS_MAX reached, drop it. */
+uint32_t hub_accept(struct hub *hub, unsigned door, struct tick now);
+unsigned hub_door(const struct hub *hub, uint32_t peer);
+
+/* From the socket's monitor; dialed peers only. */
+void hub_connected(struct hub *hub, uint32_t peer, struct tick now);
+void hub_disconnected(struct hub *hub, uint32_t peer, struct tick now);
+
+/* A packet from a peer. Borrows; handlers may keep refs. */
+void hub_packet(struct hub *hub, uint32_t peer, struct buf *packet, struct tick now);
+/* Heartbeats and deaths; call at hub_deadline at the latest. */
+void hub_tick(struct hub *hub, struct tick now);
+int64_t hub_deadline(const struct hub *hub);
+
+/* Queues one message for a peer; it leaves with hub_flush, or at once when the packet reaches
+ * PACKET_TARGET_BYTES. Dropped when the link is not up. */
+void hub_send(struct hub *hub, uint32_t peer, const struct message *m);
+/* The same for an already encoded message; cid, slot and ep are stamped into the copy. */
+void hub_forward(struct hub *hub, uint32_t peer, struct slice head, struct slice body, uint64_t cid, uint16_t slot, uint64_t ep);
+/* Sends everything queued: once at the end of each loop turn. */
+void hub_flush(struct hub *hub, struct tick now);
+
+bool hub_is_up(const struct hub *hub, uint32_t peer);
+const struct peer_info *hub_info(const struct hub *hub, uint32_t peer); /* NULL: never up */
+/* Packet bytes sent to / received from the peer since its HELLO (flow control counts these). */
+uint64_t hub_sent_bytes(const struct hub *hub, uint32_t peer);
+uint64_t hub_received_bytes(const struct hub *hub, uint32_t peer);
+/* Iterates peers that are up: start with 0, ends with 0. */
+uint32_t hub_next_up(const struct hub *hub, uint32_t after);
+/* GOODBYE to everybody, flushed. */
+void hub_goodbye(struct hub *hub, struct tick now);
+
+#endif
