@@ -1,5 +1,5 @@
-/* CORE. Client-visible event ids: "<base36(room_epoch)>-<seq>", for example "2k9v1x-42". The reserved
- * id "0" is the position before everything (0,0). */
+/* CORE. Client-visible event ids: "<base36(room_epoch)>-<seq>", for example "2k9v1x-42". The
+ * reserved id "0" is the position before everything (0,0). */
 #ifndef STOA_COMMON_BASE36_H
 #define STOA_COMMON_BASE36_H
 
@@ -16,8 +16,8 @@ struct position {
 
 /* Writes the id with a NUL; returns its length. */
 size_t event_id_format(char out[EVENT_ID_MAX_BYTES], struct position p);
-/* Accepts what event_id_format writes, and "0". ERR_INVALID for anything else (sign, upper case, leading
- * zeros, overflow, epoch 0 with a seq). */
+/* Accepts what event_id_format writes, and "0". ERR_INVALID for anything else (sign, upper case,
+ * leading zeros, overflow, epoch 0 with a seq). */
 MUST_USE int event_id_parse(struct slice text, struct position *out);
 
 #endif

@@ -1,8 +1,9 @@
-/* SHELL (reads a file and the environment). One YAML file for every program, everything optional. Values
- * come from flags over environment over file over default, and remember where they came from. Unknown or
- * ill-typed fields are refused with file, line and path ("stoa.yaml:14: types.chat.retension: unknown
- * field, did you mean "retention"?"). The table in config.c is the only list of fields: it drives parsing,
- * environment names, `stoa config default`, `stoa config show` and docs. */
+/* SHELL (reads a file and the environment). One YAML file for every program, everything optional.
+ * Values come from flags over environment over file over default, and remember where they came
+ * from. Unknown or ill-typed fields are refused with file, line and path ("stoa.yaml:14:
+ * types.chat.retension: unknown field, did you mean "retention"?"). The table in config.c is the
+ * only list of fields: it drives parsing, environment names, `stoa config default`, `stoa config
+ * show` and docs. */
 #ifndef STOA_COMMON_CONFIG_H
 #define STOA_COMMON_CONFIG_H
 
@@ -19,10 +20,10 @@ struct config_list {
 
 struct config_type { /* types.<name> */
     char *name;
-    int64_t age_ms;       /* retention.age, default 1h */
-    uint64_t count;       /* retention.count, default 10000 */
-    uint64_t bytes;       /* retention.bytes, default 16MiB */
-    char *handler;        /* parsed and kept; "events" or NULL now, others refused: "comes with rooms" */
+    int64_t age_ms; /* retention.age, default 1h */
+    uint64_t count; /* retention.count, default 10000 */
+    uint64_t bytes; /* retention.bytes, default 16MiB */
+    char *handler;  /* parsed and kept; "events" or NULL now, others refused: "comes with rooms" */
 };
 
 struct config_route { /* routes[]: parsed, checked; dialects other than raw are refused for now */
@@ -31,8 +32,8 @@ struct config_route { /* routes[]: parsed, checked; dialects other than raw are 
 
 struct config {
     struct {
-        char *name;               /* "stoa" */
-        uint64_t seed;            /* slot hash seed; default 0: derived from the name */
+        char *name;                 /* "stoa" */
+        uint64_t seed;              /* slot hash seed; default 0: derived from the name */
         struct config_list routers; /* endpoints as dialed by others */
         struct config_list shards;
         struct {
@@ -42,66 +43,69 @@ struct config {
         } curve;
     } cluster;
     struct {
-        char *listen;             /* publishers (L1); gateways connect to listen_gateway */
-        char *listen_gateway;     /* L2 */
+        char *listen;         /* publishers (L1); gateways connect to listen_gateway */
+        char *listen_gateway; /* L2 */
         unsigned index;
     } router;
     struct {
-        char *listen;             /* "0.0.0.0:7200" */
-        unsigned index;           /* place in cluster.shards, from 0 */
-        char *slots;              /* "LO-HI"; default: an even share by index */
-        char *data_dir;           /* "data/shard-<index>" when NULL */
-        char *sync;               /* "full" only, for now */
-        uint64_t disk_reserve;    /* bytes, 256MiB */
-        uint64_t map_size;        /* bytes, 0: automatic */
+        char *listen;          /* "0.0.0.0:7200" */
+        unsigned index;        /* place in cluster.shards, from 0 */
+        char *slots;           /* "LO-HI"; default: an even share by index */
+        char *data_dir;        /* "data/shard-<index>" when NULL */
+        char *sync;            /* "full" only, for now */
+        uint64_t disk_reserve; /* bytes, 256MiB */
+        uint64_t map_size;     /* bytes, 0: automatic */
     } shard;
     struct {
-        char *listen;             /* "127.0.0.1:8080" */
+        char *listen; /* "127.0.0.1:8080" */
         struct config_list origins;
         bool origins_set;
         struct config_list trusted_proxies;
-        char *page;               /* HTML file served at GET / */
+        char *page; /* HTML file served at GET / */
         struct {
-            uint64_t message;     /* 512KiB */
-            uint64_t sockets;     /* 100000 */
-            uint64_t sockets_per_ip; /* 0: no limit */
+            uint64_t message;         /* 512KiB */
+            uint64_t sockets;         /* 100000 */
+            uint64_t sockets_per_ip;  /* 0: no limit */
             uint64_t keys_per_socket; /* 1000 */
             double connection_rate;   /* per second and ip; "50/s"; 0: no limit */
         } limits;
     } gateway;
     struct {
-        char *listen;             /* NULL: by role */
+        char *listen; /* NULL: by role */
     } monitor;
     struct {
-        char *mode;               /* "none", "token" (refused for now); NULL: not configured */
+        char *mode; /* "none", "token" (refused for now); NULL: not configured */
     } auth;
     struct {
-        char *format;             /* "text", "json" */
-        char *level;              /* "info" */
+        char *format; /* "text", "json" */
+        char *level;  /* "info" */
     } log;
     struct config_type types[CONFIG_TYPES_MAX];
-    size_t n_types;               /* types[0] is always "events" */
+    size_t n_types; /* types[0] is always "events" */
     struct config_route routes[CONFIG_LIST_MAX];
     size_t n_routes;
-    void *origin_;                /* where each value came from; private */
+    void *origin_; /* where each value came from; private */
 };
 
-/* Loads. `path` NULL: $STOA_CONFIG, else ./stoa.yaml if it exists, else none. `overrides`: NULL-terminated
- * array of "dotted.path=value" from flags. On ERR_INVALID or ERR_IO `why` has one line per problem. The
- * result is owned by the caller (config_free) either way. */
-MUST_USE int config_load(struct config *out, const char *path, const char *const *overrides, struct strbuf *why);
+/* Loads. `path` NULL: $STOA_CONFIG, else ./stoa.yaml if it exists, else none. `overrides`:
+ * NULL-terminated array of "dotted.path=value" from flags. On ERR_INVALID or ERR_IO `why` has one
+ * line per problem. The result is owned by the caller (config_free) either way. */
+MUST_USE int config_load(struct config *out, const char *path, const char *const *overrides,
+                         struct strbuf *why);
 void config_free(struct config *c);
 /* The slot seed in force (cluster.seed or derived from the name) and the cluster's id. */
 uint64_t config_slot_seed(const struct config *c);
 uint64_t config_cluster_id(const struct config *c);
-/* The endpoint of gateways (L2) for a cluster.routers entry (L1): port + 1, or "<ipc path>.gateway". */
+/* The endpoint of gateways (L2) for a cluster.routers entry (L1): port + 1, or "<ipc
+ * path>.gateway". */
 void config_router_gateway_endpoint(const char *router, struct strbuf *out);
-/* All fields with defaults, commented YAML / effective values with their source, secrets masked (text or
- * one JSON object) / dotted paths whose values differ, one a line. */
+/* All fields with defaults, commented YAML / effective values with their source, secrets masked
+ * (text or one JSON object) / dotted paths whose values differ, one a line. */
 void config_print_default(struct strbuf *out);
 void config_print(const struct config *c, bool json, struct strbuf *out);
 void config_diff(const struct config *before, const struct config *after, struct strbuf *out);
-/* "250ms", "30s", "5m", "1h", "7d", bare number: seconds. / "512KiB", "64MiB", "2GiB", bare: bytes. */
+/* "250ms", "30s", "5m", "1h", "7d", bare number: seconds. / "512KiB", "64MiB", "2GiB", bare: bytes.
+ */
 MUST_USE int config_duration(const char *text, int64_t *ms);
 MUST_USE int config_size(const char *text, uint64_t *bytes);
 

@@ -30,11 +30,11 @@ _Noreturn void assert_failed(const char *file, int line, const char *expression)
 #define STOA_ASSERT(expr) ((expr) ? (void)0 : assert_failed(__FILE__, __LINE__, #expr))
 
 /* Returns the error of `expr` from the calling function if there is one. */
-#define TRY(expr)                                                                                  \
-    do {                                                                                           \
-        int try_code_ = (expr);                                                                    \
-        if (try_code_ != ERR_OK)                                                                   \
-            return try_code_;                                                                      \
+#define TRY(expr)                \
+    do {                         \
+        int try_code_ = (expr);  \
+        if (try_code_ != ERR_OK) \
+            return try_code_;    \
     } while (0)
 
 #endif

@@ -1,5 +1,5 @@
-/* CORE. Intrusive binary min-heap of deadlines: all timers of a process in one, fed by one timer of the
- * operating system. A node belongs to at most one heap; zero-initialise it. */
+/* CORE. Intrusive binary min-heap of deadlines: all timers of a process in one, fed by one timer of
+ * the operating system. A node belongs to at most one heap; zero-initialise it. */
 #ifndef STOA_COMMON_HEAP_H
 #define STOA_COMMON_HEAP_H
 
@@ -28,8 +28,8 @@ static inline bool heap_has(const struct heap_node *node)
 }
 /* Earliest deadline, TICK_NEVER when empty. */
 int64_t heap_next(const struct heap *h);
-/* Removes and returns the earliest node whose due <= now, or NULL. Ties leave in insertion order only
- * as far as the heap gives it: the same inputs always give the same order. */
+/* Removes and returns the earliest node whose due <= now, or NULL. Ties leave in insertion order
+ * only as far as the heap gives it: the same inputs always give the same order. */
 struct heap_node *heap_pop_due(struct heap *h, int64_t now);
 
 #endif

@@ -1,5 +1,5 @@
-/* CORE. Intrusive circular doubly linked list: no allocation, constant-time removal. A list head and an
- * unlinked node point to themselves. */
+/* CORE. Intrusive circular doubly linked list: no allocation, constant-time removal. A list head
+ * and an unlinked node point to themselves. */
 #ifndef STOA_COMMON_LIST_H
 #define STOA_COMMON_LIST_H
 
@@ -34,8 +34,8 @@ static inline void list_remove(struct list *node)
 }
 #define LIST_ENTRY(node, type, member) ((type *)(void *)((char *)(node)-offsetof(type, member)))
 /* Safe against removal of the current node only. */
-#define LIST_EACH(cursor, after, head)                                                             \
-    for (struct list *cursor = (head)->next, *after = cursor->next; cursor != (head);              \
+#define LIST_EACH(cursor, after, head)                                                \
+    for (struct list *cursor = (head)->next, *after = cursor->next; cursor != (head); \
          cursor = after, after = cursor->next)
 
 #endif

@@ -5,12 +5,12 @@
 
 #include <stddef.h>
 
-void *mem_alloc(size_t size);                   /* uninitialised; size 0 gives a unique pointer */
-void *mem_zalloc(size_t size);                  /* zeroed */
-void *mem_realloc(void *p, size_t size);        /* as realloc */
-void *mem_dup(const void *bytes, size_t size);  /* a copy */
+void *mem_alloc(size_t size);                  /* uninitialised; size 0 gives a unique pointer */
+void *mem_zalloc(size_t size);                 /* zeroed */
+void *mem_realloc(void *p, size_t size);       /* as realloc */
+void *mem_dup(const void *bytes, size_t size); /* a copy */
 char *mem_strdup(const char *text);
-char *mem_strndup(const char *text, size_t n);  /* NUL-terminated copy of exactly n bytes */
-void mem_free(void *p);                         /* NULL is fine */
+char *mem_strndup(const char *text, size_t n); /* NUL-terminated copy of exactly n bytes */
+void mem_free(void *p);                        /* NULL is fine */
 
 #endif

@@ -1,5 +1,6 @@
-/* CORE. The only source of randomness in a core: a seeded generator (splitmix64 feeding xoshiro256**,
- * the public-domain constructions of Blackman and Vigna). Programs seed it from getrandom. */
+/* CORE. The only source of randomness in a core: a seeded generator (splitmix64 feeding
+ * xoshiro256**, the public-domain constructions of Blackman and Vigna). Programs seed it from
+ * getrandom. */
 #ifndef STOA_COMMON_RNG_H
 #define STOA_COMMON_RNG_H
 

@@ -32,7 +32,8 @@ static inline struct slice strbuf_slice(const struct strbuf *b)
 {
     return slice_of(b->data, b->size);
 }
-/* NUL-terminates (the NUL is not counted in size) and returns the text; valid until the next put. */
+/* NUL-terminates (the NUL is not counted in size) and returns the text; valid until the next put.
+ */
 const char *strbuf_cstr(struct strbuf *b);
 
 #endif

@@ -1,14 +1,14 @@
-/* CORE. A gateway: clients on one side (WebSocket raw and stoa.v1, SSE, HTTP), routers and shards on the
- * other. It decides everything and does no I/O: the program around it parses bytes into requests, and
- * carries out what comes through the ports. Ports never call back into the gateway.
+/* CORE. A gateway: clients on one side (WebSocket raw and stoa.v1, SSE, HTTP), routers and shards
+ * on the other. It decides everything and does no I/O: the program around it parses bytes into
+ * requests, and carries out what comes through the ports. Ports never call back into the gateway.
  *
  * A client is a number that the program chose (index and generation, never a pointer). Its life:
- *   HTTP:  gateway_request -> (now or later) ports.respond, once per request; the connection may go on
- *   SSE:   gateway_request -> ports.stream, then ports.write ..., ends by ports.close or gateway_closed
- *   WS:    gateway_request (upgrade) -> ports.upgrade (or ports.respond with a refusal) ->
- *          gateway_established -> gateway_frame / ports.write ... -> ports.close or gateway_closed
- * After gateway_closed the number is dead for the core; after ports.close the program still calls
- * gateway_closed once. */
+ *   HTTP:  gateway_request -> (now or later) ports.respond, once per request; the connection may go
+ * on SSE:   gateway_request -> ports.stream, then ports.write ..., ends by ports.close or
+ * gateway_closed WS:    gateway_request (upgrade) -> ports.upgrade (or ports.respond with a
+ * refusal) -> gateway_established -> gateway_frame / ports.write ... -> ports.close or
+ * gateway_closed After gateway_closed the number is dead for the core; after ports.close the
+ * program still calls gateway_closed once. */
 #ifndef STOA_GATEWAY_GATEWAY_H
 #define STOA_GATEWAY_GATEWAY_H
 
@@ -25,18 +25,18 @@ struct gateway_ports {
     void *ctx;
     /* Answers a request. Borrows. */
     void (*respond)(void *ctx, uint64_t client, const struct http_response *response);
-    /* Answers a request with an event stream: sends the head (status 200, SSE headers, CORS as given);
-     * bytes follow through `write`, unframed. */
+    /* Answers a request with an event stream: sends the head (status 200, SSE headers, CORS as
+     * given); bytes follow through `write`, unframed. */
     void (*stream)(void *ctx, uint64_t client, const struct http_response *head);
     /* Completes the upgrade that was asked for (101 with this subprotocol, NULL: none). */
     void (*upgrade)(void *ctx, uint64_t client, const char *subprotocol);
-    /* Writes bytes that are already framed for the wire (WebSocket frames, SSE text). Several frames
-     * leave in one write; keeps a ref when it cannot write at once. Returns the bytes now queued for
-     * this client, 0 when everything went to the kernel. Whenever the queue empties later, the program
-     * calls gateway_drained. */
+    /* Writes bytes that are already framed for the wire (WebSocket frames, SSE text). Several
+     * frames leave in one write; keeps a ref when it cannot write at once. Returns the bytes now
+     * queued for this client, 0 when everything went to the kernel. Whenever the queue empties
+     * later, the program calls gateway_drained. */
     size_t (*write)(void *ctx, uint64_t client, struct buf *bytes, size_t offset, size_t size);
-    /* Ends a stream or a WebSocket (with this close code and reason, after what is queued); code 0: drop
-     * the connection at once. */
+    /* Ends a stream or a WebSocket (with this close code and reason, after what is queued); code 0:
+     * drop the connection at once. */
     void (*close)(void *ctx, uint64_t client, unsigned code, struct slice reason);
 };
 
@@ -48,25 +48,31 @@ struct gateway_options {
     uint64_t seed;
     uint64_t payload_max_bytes;
     unsigned keys_per_socket;
-    bool loopback;               /* the listener is loopback: rules for Host and Origin */
-    const char *const *origins;  /* gateway.origins; NULL-terminated, NULL: not configured */
-    const char *const *types;    /* declared room types, NULL-terminated; [0] = "events" */
-    struct slice page;           /* what GET / serves: the demo page (HTML); borrowed, may be empty */
+    bool loopback;              /* the listener is loopback: rules for Host and Origin */
+    const char *const *origins; /* gateway.origins; NULL-terminated, NULL: not configured */
+    const char *const *types;   /* declared room types, NULL-terminated; [0] = "events" */
+    struct slice page; /* what GET / serves: the demo page (HTML); borrowed, may be empty */
     const char *version;
 };
 
-struct gateway *gateway_create(const struct gateway_options *options, const struct hub_ports *hub_ports, const struct gateway_ports *ports, struct log *log, struct metrics *metrics);
+struct gateway *gateway_create(const struct gateway_options *options,
+                               const struct hub_ports *hub_ports, const struct gateway_ports *ports,
+                               struct log *log, struct metrics *metrics);
 void gateway_destroy(struct gateway **g);
 struct hub *gateway_hub(struct gateway *g);
 
 /* A complete request (head and body) of a client. Borrows everything. */
-void gateway_request(struct gateway *g, uint64_t client, const struct http_request *request, struct tick now);
-/* Answers that do not need the core's state but must look like its own (parse errors, 413, 431 ...). */
-void gateway_refuse(struct gateway *g, uint64_t client, unsigned status, const char *tag, const char *message);
+void gateway_request(struct gateway *g, uint64_t client, const struct http_request *request,
+                     struct tick now);
+/* Answers that do not need the core's state but must look like its own (parse errors, 413, 431
+ * ...). */
+void gateway_refuse(struct gateway *g, uint64_t client, unsigned status, const char *tag,
+                    const char *message);
 /* The 101 is on its way; frames may be written from now on. */
 void gateway_established(struct gateway *g, uint64_t client, struct tick now);
 /* One whole inbound message, UTF-8 checked when `text`. */
-void gateway_frame(struct gateway *g, uint64_t client, struct slice payload, bool text, struct tick now);
+void gateway_frame(struct gateway *g, uint64_t client, struct slice payload, bool text,
+                   struct tick now);
 void gateway_drained(struct gateway *g, uint64_t client, struct tick now);
 /* Gone, for whatever reason; `code` is the peer's close code or 1006. */
 void gateway_closed(struct gateway *g, uint64_t client, unsigned code, struct tick now);

@@ -1,5 +1,5 @@
-/* CORE. One HTTP request as the program parsed it, and one answer. Plain data between http.c (bytes) and
- * the gateway core (meaning). All slices are borrowed for the call. */
+/* CORE. One HTTP request as the program parsed it, and one answer. Plain data between http.c
+ * (bytes) and the gateway core (meaning). All slices are borrowed for the call. */
 #ifndef STOA_GATEWAY_REQUEST_H
 #define STOA_GATEWAY_REQUEST_H
 
@@ -9,7 +9,15 @@
 
 #define HTTP_HEADERS_MAX 100 /* nginx's and Apache's default count */
 
-enum http_method { HTTP_M_GET, HTTP_M_HEAD, HTTP_M_POST, HTTP_M_PUT, HTTP_M_DELETE, HTTP_M_OPTIONS, HTTP_M_OTHER };
+enum http_method {
+    HTTP_M_GET,
+    HTTP_M_HEAD,
+    HTTP_M_POST,
+    HTTP_M_PUT,
+    HTTP_M_DELETE,
+    HTTP_M_OPTIONS,
+    HTTP_M_OTHER
+};
 
 struct http_header {
     struct slice name;  /* as sent; compare without case */
@@ -23,24 +31,26 @@ struct http_request {
     struct http_header headers[HTTP_HEADERS_MAX];
     size_t n_headers;
     struct slice body;
-    bool upgrade;          /* a WebSocket upgrade that passed the handshake's checks (RFC 6455 4.2.1) */
-    struct slice peer_ip;  /* text, after trusted proxies */
+    bool upgrade; /* a WebSocket upgrade that passed the handshake's checks (RFC 6455 4.2.1) */
+    struct slice peer_ip; /* text, after trusted proxies */
 };
 
 struct http_response {
     unsigned status;
     const char *content_type; /* NULL: no body */
     struct slice body;
-    /* Extra headers, each "Name: value\r\n"; may be empty. Never contains input that was not checked. */
+    /* Extra headers, each "Name: value\r\n"; may be empty. Never contains input that was not
+     * checked. */
     struct slice headers;
-    bool close;               /* close the connection afterwards */
+    bool close; /* close the connection afterwards */
 };
 
 /* The value of a header (first one), size 0 and data NULL when absent. */
 struct slice http_header_get(const struct http_request *request, const char *name);
 /* True when a comma-separated header holds the token (without case). */
 bool http_header_has_token(struct slice value, const char *token);
-/* Percent-decodes once ('+' stays '+' in a path, is a space in a query). ERR_INVALID: broken escape, NUL. */
+/* Percent-decodes once ('+' stays '+' in a path, is a space in a query). ERR_INVALID: broken
+ * escape, NUL. */
 MUST_USE int http_decode(struct slice raw, bool query, struct strbuf *out);
 /* A query parameter, decoded into `out`. ERR_NOT_FOUND, ERR_INVALID (also when it occurs twice). */
 MUST_USE int http_query_get(struct slice query, const char *name, struct strbuf *out);

@@ -1,18 +1,19 @@
 /* CORE. The links of one process to its peers: HELLO and WELCOME, incarnations, packet counters,
- * heartbeats, death, and the outgoing packet of each peer. Router, gateway, shard and libstoa all speak
- * through a hub; it knows no socket: packets come in as bytes and leave through a port.
+ * heartbeats, death, and the outgoing packet of each peer. Router, gateway, shard and libstoa all
+ * speak through a hub; it knows no socket: packets come in as bytes and leave through a port.
  *
  *   dialed peer (we connect, DEALER):   DOWN --connected--> HELLO_SENT --WELCOME--> UP
- *        UP --silence > LINK_DEAD_MS, counter gap, RESET, disconnected--> DOWN (and HELLO again with a new
- *        incarnation while the socket is connected: at once the first time, then every LINK_DEAD_MS)
- *   accepted peer (they connect, ROUTER): appears with its first packet; HELLO --> UP (WELCOME sent);
- *        a HELLO with another incarnation --> on_down, then UP anew; a packet with a wrong incarnation or a
- *        counter gap --> dropped and answered by RESET; silence > LINK_DEAD_MS or GOODBYE --> on_down, and
- *        the peer number is forgotten.
+ *        UP --silence > LINK_DEAD_MS, counter gap, RESET, disconnected--> DOWN (and HELLO again
+ * with a new incarnation while the socket is connected: at once the first time, then every
+ * LINK_DEAD_MS) accepted peer (they connect, ROUTER): appears with its first packet; HELLO --> UP
+ * (WELCOME sent); a HELLO with another incarnation --> on_down, then UP anew; a packet with a wrong
+ * incarnation or a counter gap --> dropped and answered by RESET; silence > LINK_DEAD_MS or GOODBYE
+ * --> on_down, and the peer number is forgotten.
  *
- * Only messages between on_up and on_down reach the handler, complete and in the order sent, without
- * gaps: a lost packet always shows as on_down followed by on_up with a new incarnation. A peer of another
- * cluster, or with a role that the hub's owner does not take, is refused (ERR sent, logged, counted).
+ * Only messages between on_up and on_down reach the handler, complete and in the order sent,
+ * without gaps: a lost packet always shows as on_down followed by on_up with a new incarnation. A
+ * peer of another cluster, or with a role that the hub's owner does not take, is refused (ERR sent,
+ * logged, counted).
  *
  * Peers are numbered 1..PEERS_MAX; a number may be reused after on_forget. */
 #ifndef STOA_PROTO_HUB_H
@@ -31,8 +32,8 @@ struct hub_self {
     enum role role;
     uint8_t node[16];
     uint64_t boot;
-    uint64_t cluster;     /* hash of the cluster name */
-    const char *name;     /* "shard-0"; kept by pointer, outlives the hub */
+    uint64_t cluster; /* hash of the cluster name */
+    const char *name; /* "shard-0"; kept by pointer, outlives the hub */
     const char *version;
     uint64_t win_msgs, win_bytes, window_ms; /* what WELCOME announces */
 };
@@ -52,31 +53,37 @@ struct hub_handler {
     void (*on_up)(void *ctx, uint32_t peer, const struct peer_info *info);
     /* The link is down: what was sent and not answered may be lost. Always paired with on_up. */
     void (*on_down)(void *ctx, uint32_t peer);
-    /* One message. `packet` holds its bytes: keep a ref to keep slices of `m` beyond the call. The hub
-     * has handled link messages (HELLO..GOODBYE) already; ERR is logged by the hub and not passed on. */
+    /* One message. `packet` holds its bytes: keep a ref to keep slices of `m` beyond the call. The
+     * hub has handled link messages (HELLO..GOODBYE) already; ERR is logged by the hub and not
+     * passed on. */
     void (*on_message)(void *ctx, uint32_t peer, const struct message *m, struct buf *packet);
-    /* Optional; when set it is called instead of decoding, with the raw message (a router forwards). */
-    void (*on_raw)(void *ctx, uint32_t peer, const struct message_prefix *p, struct slice head, struct slice body, struct buf *packet);
+    /* Optional; when set it is called instead of decoding, with the raw message (a router
+     * forwards). */
+    void (*on_raw)(void *ctx, uint32_t peer, const struct message_prefix *p, struct slice head,
+                   struct slice body, struct buf *packet);
     /* Whether a peer of this role may come in by this door (see hub_accept). NULL: every role. */
     bool (*admits)(void *ctx, unsigned door, enum role role);
 };
 
 struct hub_ports {
     void *ctx;
-    /* Sends one packet. Borrows the bytes. ERR_FULL or ERR_GONE: it was dropped; the hub takes the link
-     * down. Must not call back into the hub. */
+    /* Sends one packet. Borrows the bytes. ERR_FULL or ERR_GONE: it was dropped; the hub takes the
+     * link down. Must not call back into the hub. */
     int (*send)(void *ctx, uint32_t peer, const void *packet, size_t size);
     /* An accepted peer is forgotten: drop its address. */
     void (*forget)(void *ctx, uint32_t peer);
 };
 
-struct hub *hub_create(const struct hub_self *self, const struct hub_handler *handler, const struct hub_ports *ports, struct log *log, struct metrics *metrics, uint64_t seed);
+struct hub *hub_create(const struct hub_self *self, const struct hub_handler *handler,
+                       const struct hub_ports *ports, struct log *log, struct metrics *metrics,
+                       uint64_t seed);
 void hub_destroy(struct hub **hub);
 
 /* Declares a peer that the program will connect to. */
 uint32_t hub_dial(struct hub *hub);
 /* A packet came from an address not seen before, through `door` (the program's number of the bound
- * socket: the router has one for publishers and one for gateways). 0: PEERS_MAX reached, drop it. */
+ * socket: the router has one for publishers and one for gateways). 0: PEERS_MAX reached, drop it.
+ */
 uint32_t hub_accept(struct hub *hub, unsigned door, struct tick now);
 unsigned hub_door(const struct hub *hub, uint32_t peer);
 
@@ -94,7 +101,8 @@ int64_t hub_deadline(const struct hub *hub);
  * PACKET_TARGET_BYTES. Dropped when the link is not up. */
 void hub_send(struct hub *hub, uint32_t peer, const struct message *m);
 /* The same for an already encoded message; cid, slot and ep are stamped into the copy. */
-void hub_forward(struct hub *hub, uint32_t peer, struct slice head, struct slice body, uint64_t cid, uint16_t slot, uint64_t ep);
+void hub_forward(struct hub *hub, uint32_t peer, struct slice head, struct slice body, uint64_t cid,
+                 uint16_t slot, uint64_t ep);
 /* Sends everything queued: once at the end of each loop turn. */
 void hub_flush(struct hub *hub, struct tick now);
 

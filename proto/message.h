@@ -2,13 +2,14 @@
  *
  * On the wire a message is a head and a body. The head is a msgpack array
  *     [v=1, t, cid, slot, ep, key, fields...]
- * the body is raw payload bytes, back to back, whose sizes stand in the head. The first six elements are
- * written at fixed width (array16, fixint, fixint, uint64, uint16, uint64, str8), so that a router can
- * read slot and key and stamp cid, slot and ep in place without decoding (message_peek, message_stamp).
- * messages.def lists the fields; docs/protocol.md is written from it.
+ * the body is raw payload bytes, back to back, whose sizes stand in the head. The first six
+ * elements are written at fixed width (array16, fixint, fixint, uint64, uint16, uint64, str8), so
+ * that a router can read slot and key and stamp cid, slot and ep in place without decoding
+ * (message_peek, message_stamp). messages.def lists the fields; docs/protocol.md is written from
+ * it.
  *
- * Decoding copies nothing: slices point into the input, lists into the caller's arena. Everything is
- * bounded (limits.h) before it is allocated for. */
+ * Decoding copies nothing: slices point into the input, lists into the caller's arena. Everything
+ * is bounded (limits.h) before it is allocated for. */
 #ifndef STOA_PROTO_MESSAGE_H
 #define STOA_PROTO_MESSAGE_H
 
@@ -31,9 +32,9 @@ enum nack_code {
     NACK_ORDER,    /* pseq is not the next one; `expected` is */
     NACK_TOOBIG,
     NACK_DENIED,
-    NACK_DISK,     /* no space; reads go on */
-    NACK_STALE,    /* older than what dedupe remembers: the outcome is unknown */
-    NACK_INVALID,  /* breaks a rule (key, sizes, counts) */
+    NACK_DISK,    /* no space; reads go on */
+    NACK_STALE,   /* older than what dedupe remembers: the outcome is unknown */
+    NACK_INVALID, /* breaks a rule (key, sizes, counts) */
 };
 const char *nack_name(uint64_t code); /* "BUSY"; "UNKNOWN" */
 
@@ -80,14 +81,31 @@ struct ring_member { /* wire: [name, endpoint, weight, state] */
     uint64_t state;
 };
 
-struct events_list { const struct event_item *at; size_t count; };
-struct parts_list { const struct slice *at; size_t count; }; /* wire: array of sizes */
-struct marks_list { const struct mark *at; size_t count; };
-struct ranges_list { const struct slot_range *at; size_t count; };
-struct members_list { const struct ring_member *at; size_t count; };
+struct events_list {
+    const struct event_item *at;
+    size_t count;
+};
+struct parts_list {
+    const struct slice *at;
+    size_t count;
+}; /* wire: array of sizes */
+struct marks_list {
+    const struct mark *at;
+    size_t count;
+};
+struct ranges_list {
+    const struct slot_range *at;
+    size_t count;
+};
+struct members_list {
+    const struct ring_member *at;
+    size_t count;
+};
 
 /* ---- one struct per message, from the table ---- */
-#define MSG_BEGIN(lower, UPPER, code, way, doc) struct msg_##lower { uint8_t empty_;
+#define MSG_BEGIN(lower, UPPER, code, way, doc) \
+    struct msg_##lower {                        \
+        uint8_t empty_;
 #define F_U64(name, doc) uint64_t name;
 #define F_I64(name, doc) int64_t name;
 #define F_STR(name, max, doc) struct slice name;
@@ -95,7 +113,9 @@ struct members_list { const struct ring_member *at; size_t count; };
 #define F_ID16(name, doc) uint8_t name[16];
 #define F_LIST(kind, name, doc) struct kind##_list name;
 #define F_BODY(name, doc) struct slice name;
-#define MSG_END };
+#define MSG_END \
+    }           \
+    ;
 #include "proto/messages.def"
 #undef MSG_BEGIN
 #undef MSG_END
@@ -123,10 +143,10 @@ enum message_type {
 
 struct message {
     uint64_t type; /* enum message_type, or a number that this version does not know */
-    uint64_t cid;  /* per-link correlation, chosen by who asks; at most 2^32-1 on L1 and L2 (a router puts
-                      its peer's number into the upper half on L3) */
-    uint16_t slot; /* SLOT_UNKNOWN: not worked out */
-    uint64_t ep;   /* sender's belief of the slot's epoch, 0: unknown */
+    uint64_t cid; /* per-link correlation, chosen by who asks; at most 2^32-1 on L1 and L2 (a router
+                     puts its peer's number into the upper half on L3) */
+    uint16_t slot;    /* SLOT_UNKNOWN: not worked out */
+    uint64_t ep;      /* sender's belief of the slot's epoch, 0: unknown */
     struct slice key; /* may be empty in link messages */
     union {
 #define MSG_BEGIN(lower, UPPER, code, way, doc) struct msg_##lower lower;
@@ -145,22 +165,24 @@ struct message {
 
 const char *message_name(uint64_t type); /* "PUB"; "?" */
 
-/* Scratch of one decode: lists of the last decoded message live here until the next message_decode. */
+/* Scratch of one decode: lists of the last decoded message live here until the next message_decode.
+ */
 struct message_arena {
     void *memory;
     size_t capacity;
 };
 void message_arena_free(struct message_arena *arena);
 
-/* Appends u32 head size, u32 body size (little-endian), head, body: a message as it stands in a packet.
- * The struct must be valid (asserted): lists within bounds, head within HEAD_MAX_BYTES. */
+/* Appends u32 head size, u32 body size (little-endian), head, body: a message as it stands in a
+ * packet. The struct must be valid (asserted): lists within bounds, head within HEAD_MAX_BYTES. */
 void message_encode(struct strbuf *out, const struct message *m);
 /* Bytes that message_encode would append, at most; to decide when a packet is full. */
 size_t message_size_bound(const struct message *m);
-/* Decodes one head and body. Every slice of `out` points into them. ERR_INVALID / ERR_TOO_LARGE: `out`
- * holds type, cid and key if these could be read (else type 0). An unknown type is ERR_OK with only the
- * prefix filled in: whoever handles it answers ERR. */
-MUST_USE int message_decode(struct slice head, struct slice body, struct message_arena *arena, struct message *out);
+/* Decodes one head and body. Every slice of `out` points into them. ERR_INVALID / ERR_TOO_LARGE:
+ * `out` holds type, cid and key if these could be read (else type 0). An unknown type is ERR_OK
+ * with only the prefix filled in: whoever handles it answers ERR. */
+MUST_USE int message_decode(struct slice head, struct slice body, struct message_arena *arena,
+                            struct message *out);
 
 /* The prefix alone, without decoding the fields. */
 struct message_prefix {

@@ -1,6 +1,6 @@
-/* CORE. Slot -> owner, built from CLAIMs alone: the highest epoch heard for a slot wins. Two claims of
- * one (slot, epoch) by different nodes, or by one node from two boots at once, void the slot for both
- * (nobody is served) until one of them withdraws. Routers and gateways hold one. */
+/* CORE. Slot -> owner, built from CLAIMs alone: the highest epoch heard for a slot wins. Two claims
+ * of one (slot, epoch) by different nodes, or by one node from two boots at once, void the slot for
+ * both (nobody is served) until one of them withdraws. Routers and gateways hold one. */
 #ifndef STOA_PROTO_SLOTS_H
 #define STOA_PROTO_SLOTS_H
 
@@ -17,11 +17,14 @@ struct slot_owner {
 struct slots *slots_create(void);
 void slots_destroy(struct slots **s);
 /* Replaces everything that `peer` (a node, a boot) claimed before. */
-void slots_claim(struct slots *s, uint32_t peer, const uint8_t node[16], uint64_t boot, const struct slot_range *ranges, size_t count, struct log *log);
-/* The peer's link is down: its claims stay (it will be back), but it is not routed to while down. */
+void slots_claim(struct slots *s, uint32_t peer, const uint8_t node[16], uint64_t boot,
+                 const struct slot_range *ranges, size_t count, struct log *log);
+/* The peer's link is down: its claims stay (it will be back), but it is not routed to while down.
+ */
 void slots_peer_down(struct slots *s, uint32_t peer);
 void slots_forget(struct slots *s, uint32_t peer);
-/* Owner to route to now: peer 0 when nobody claims it, it is contested, or its owner's link is down. */
+/* Owner to route to now: peer 0 when nobody claims it, it is contested, or its owner's link is
+ * down. */
 struct slot_owner slots_owner(const struct slots *s, uint16_t slot);
 unsigned slots_owned(const struct slots *s, uint32_t peer); /* slots that peer wins */
 unsigned slots_unowned(const struct slots *s);              /* slots without an owner */

@@ -1,11 +1,12 @@
-/* CORE. A shard: the rooms of the slots it owns. Packets and time in; commits, packets and replies out.
+/* CORE. A shard: the rooms of the slots it owns. Packets and time in; commits, packets and replies
+ * out.
  *
  *   shard_packet  -> messages go into per-room FIFOs (full: NACK BUSY at once), reads are answered
- *   shard_turn    -> deficit round robin over ready rooms fills one transaction; commit; only then the
- *                    PACKs, DELIVERs and answers of that transaction leave (output gate)
+ *   shard_turn    -> deficit round robin over ready rooms fills one transaction; commit; only then
+ * the PACKs, DELIVERs and answers of that transaction leave (output gate)
  *
- * No socket, clock, disk or randomness of its own: peers are numbers of its hub, the store is a vtable,
- * time is an argument, random numbers come from the seed. */
+ * No socket, clock, disk or randomness of its own: peers are numbers of its hub, the store is a
+ * vtable, time is an argument, random numbers come from the seed. */
 #ifndef STOA_SHARD_SHARD_H
 #define STOA_SHARD_SHARD_H
 
@@ -42,13 +43,16 @@ struct shard_options {
 };
 
 /* Opens the rooms by scanning the store. Borrows store, log, metrics until shard_destroy. */
-struct shard *shard_create(const struct shard_options *options, struct store *store, const struct hub_ports *ports, struct log *log, struct metrics *metrics, struct tick now);
+struct shard *shard_create(const struct shard_options *options, struct store *store,
+                           const struct hub_ports *ports, struct log *log, struct metrics *metrics,
+                           struct tick now);
 void shard_destroy(struct shard **s);
 
-struct hub *shard_hub(struct shard *s); /* the program feeds accepted peers, packets and ticks here */
+struct hub *
+shard_hub(struct shard *s); /* the program feeds accepted peers, packets and ticks here */
 
-/* Decides what is queued and commits it; true while more is ready (call again without sleeping). Flushes
- * the hub. Call once per loop turn after the packets. */
+/* Decides what is queued and commits it; true while more is ready (call again without sleeping).
+ * Flushes the hub. Call once per loop turn after the packets. */
 bool shard_turn(struct shard *s, struct tick now);
 /* Latest time for the next shard_turn when nothing arrives (trims, retries, heartbeats). */
 int64_t shard_deadline(const struct shard *s);

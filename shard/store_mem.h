@@ -1,5 +1,5 @@
-/* CORE. The store in memory, for tests, the in-memory runtime and the simulator: the same contract as
- * store_lmdb, with the faults that a disk can have as switches. */
+/* CORE. The store in memory, for tests, the in-memory runtime and the simulator: the same contract
+ * as store_lmdb, with the faults that a disk can have as switches. */
 #ifndef STOA_SHARD_STORE_MEM_H
 #define STOA_SHARD_STORE_MEM_H
 
@@ -9,7 +9,8 @@ struct store *store_mem_create(void);
 void store_mem_destroy(struct store **s);
 /* As after a crash: the open transaction is lost, everything committed stays. */
 void store_mem_crash(struct store *s);
-/* From the n-th commit on (1: the next) commits and appends answer ERR_NO_SPACE, has_space false; 0: heal. */
+/* From the n-th commit on (1: the next) commits and appends answer ERR_NO_SPACE, has_space false;
+ * 0: heal. */
 void store_mem_fill(struct store *s, unsigned nth);
 /* Flips a bit in the record, so that reads and scans find it damaged. */
 void store_mem_damage(struct store *s, unsigned class_no, uint64_t lsn);

@@ -1,10 +1,11 @@
 /* SHELL. ZeroMQ under a hub: the only file with zmq.h and czmq.h beside the programs' mains.
  *
- * A dialer is one DEALER to one endpoint, watched by a socket monitor; a listener is one ROUTER with
- * ROUTER_MANDATORY and HANDOVER. Every socket has IMMEDIATE, LINGER 0, MAXMSGSIZE, heartbeats and small
- * high-water marks; every send is DONTWAIT. The ZMQ_FD of each socket is watched by libev, and re-checked
- * before every sleep (it is edge-triggered, and our own sends eat edges). Packets are drained in bounded
- * portions. CURVE on tcp when keys are given; ipc is guarded by the mode of its directory. */
+ * A dialer is one DEALER to one endpoint, watched by a socket monitor; a listener is one ROUTER
+ * with ROUTER_MANDATORY and HANDOVER. Every socket has IMMEDIATE, LINGER 0, MAXMSGSIZE, heartbeats
+ * and small high-water marks; every send is DONTWAIT. The ZMQ_FD of each socket is watched by
+ * libev, and re-checked before every sleep (it is edge-triggered, and our own sends eat edges).
+ * Packets are drained in bounded portions. CURVE on tcp when keys are given; ipc is guarded by the
+ * mode of its directory. */
 #ifndef STOA_COMMON_SHELL_LINK_H
 #define STOA_COMMON_SHELL_LINK_H
 
@@ -15,21 +16,22 @@
 
 struct links;
 
-struct links_curve { /* all NULL: no CURVE */
-    const char *secret_key; /* Z85, 40 characters: this process's secret key */
-    const char *public_key; /* Z85: its public key */
-    const char *server_key; /* Z85: public key of the cluster's listeners (dialers need it) */
+struct links_curve {            /* all NULL: no CURVE */
+    const char *secret_key;     /* Z85, 40 characters: this process's secret key */
+    const char *public_key;     /* Z85: its public key */
+    const char *server_key;     /* Z85: public key of the cluster's listeners (dialers need it) */
     const char *const *allowed; /* listeners: public keys that may connect, NULL-terminated */
-    bool required;          /* refuse tcp endpoints without keys */
+    bool required;              /* refuse tcp endpoints without keys */
 };
 
-/* The links drive `hub` (hub_packet, hub_connected ...) and fill in `ports`, which must be handed to the
- * core that creates the hub: create links, create the core with links_ports, then links_attach. */
+/* The links drive `hub` (hub_packet, hub_connected ...) and fill in `ports`, which must be handed
+ * to the core that creates the hub: create links, create the core with links_ports, then
+ * links_attach. */
 struct links *links_create(struct loop *loop, const struct links_curve *curve, struct log *log);
 struct hub_ports links_ports(struct links *l);
 void links_attach(struct links *l, struct hub *hub);
-/* Endpoints: "tcp://host:port", "ipc:///path", or "host:port" (tcp). ERR_INVALID / ERR_REFUSED / ERR_IO
- * with a one-line reason. `peer` is what hub_dial returned. */
+/* Endpoints: "tcp://host:port", "ipc:///path", or "host:port" (tcp). ERR_INVALID / ERR_REFUSED /
+ * ERR_IO with a one-line reason. `peer` is what hub_dial returned. */
 MUST_USE int links_dial(struct links *l, uint32_t peer, const char *endpoint, struct strbuf *why);
 MUST_USE int links_listen(struct links *l, unsigned door, const char *endpoint, struct strbuf *why);
 void links_destroy(struct links **l);

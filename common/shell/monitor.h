@@ -14,10 +14,12 @@ struct monitor;
 struct monitor_handler {
     void *ctx;
     bool (*ready)(void *ctx, struct strbuf *why); /* false: 503 with the reason in words */
-    void (*refresh)(void *ctx);                   /* sets gauges before they are rendered; may be NULL */
+    void (*refresh)(void *ctx); /* sets gauges before they are rendered; may be NULL */
 };
 
-MUST_USE int monitor_listen(struct monitor **out, struct loop *loop, const char *address, const struct monitor_handler *handler, struct metrics *metrics, struct strbuf *why);
+MUST_USE int monitor_listen(struct monitor **out, struct loop *loop, const char *address,
+                            const struct monitor_handler *handler, struct metrics *metrics,
+                            struct strbuf *why);
 void monitor_close(struct monitor **m);
 
 #endif
