@@ -74,6 +74,8 @@ struct slot_range { /* wire: [lo, hi, epoch]; inclusive */
     uint64_t hi;
     uint64_t epoch; /* RING: index of the member */
 };
+#define MEMBER_NAME_MAX_BYTES 64
+#define MEMBER_ENDPOINT_MAX_BYTES 256
 struct ring_member { /* wire: [name, endpoint, weight, state] */
     struct slice name;
     struct slice endpoint;
@@ -164,6 +166,7 @@ struct message {
 #undef MSG_END
 
 const char *message_name(uint64_t type); /* "PUB"; "?" */
+bool message_known(uint64_t type);       /* whether messages.def has it */
 
 /* Scratch of one decode: lists of the last decoded message live here until the next message_decode.
  */
@@ -178,6 +181,9 @@ void message_arena_free(struct message_arena *arena);
 void message_encode(struct strbuf *out, const struct message *m);
 /* Bytes that message_encode would append, at most; to decide when a packet is full. */
 size_t message_size_bound(const struct message *m);
+/* Bytes of the head alone, at most: who fills a list from data of unknown size (filters, keys) keeps this
+ * within HEAD_MAX_BYTES. */
+size_t message_head_bound(const struct message *m);
 /* Decodes one head and body. Every slice of `out` points into them. ERR_INVALID / ERR_TOO_LARGE:
  * `out` holds type, cid and key if these could be read (else type 0). An unknown type is ERR_OK
  * with only the prefix filled in: whoever handles it answers ERR. */
