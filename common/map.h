@@ -19,6 +19,8 @@ size_t map_count(const struct map *m);
 /* Start with *cursor = 0; returns the next value or NULL at the end. Removing the value just
  * returned is allowed while iterating; putting is not. */
 void *map_next(const struct map *m, size_t *cursor);
+/* Memory the map itself holds, in bytes: about 32 an entry. */
+size_t map_bytes(const struct map *m);
 
 /* The same with a 64-bit id as key; `id` points into the value. */
 static inline struct slice map_id(const uint64_t *id)

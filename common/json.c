@@ -1,0 +1,500 @@
+/* CORE. The JSON scanner: one forward pass, no recursion, no allocation. Every function takes and
+ * returns positions [at, end) of the input; NULL means "not JSON". Iteration uses the same scanner
+ * to find where a value ends, so it stays inside the input even if nobody validated it.
+ *
+ * Containers that are open form a stack of bits (1: object, 0: array) in one 64-bit word. */
+#include "common/json.h"
+
+#include "common/limits.h"
+#include "common/utf8.h"
+
+_Static_assert(JSON_DEPTH_MAX <= 64, "the stack of open containers is one word");
+
+#define ONES UINT64_C(0x0101010101010101)
+#define HIGH_BITS UINT64_C(0x8080808080808080)
+
+static inline const uint8_t *space_skip(const uint8_t *at, const uint8_t *end)
+{
+    while (at < end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t'))
+        at++;
+    return at;
+}
+
+/* The high bit of each byte that is zero. Bytes above the first hit may be marked falsely, which
+ * does no harm: callers ask only whether there is one, or for the lowest. */
+static inline uint64_t zero_bytes(uint64_t word)
+{
+    return (word - ONES) & ~word & HIGH_BITS;
+}
+
+/* Skips characters that mean themselves: ASCII from 0x20 without quote and backslash. */
+static inline const uint8_t *plain_skip(const uint8_t *at, const uint8_t *end)
+{
+    while (end - at >= 8) {
+        uint64_t word;
+        memcpy(&word, at, sizeof word);
+        uint64_t special = (word & HIGH_BITS) | zero_bytes(word ^ ONES * '"') |
+                           zero_bytes(word ^ ONES * '\\') | zero_bytes(word & (ONES * 0xe0));
+        if (special)
+            break;
+        at += 8;
+    }
+    while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\')
+        at++;
+    return at;
+}
+
+static int hex_value(uint8_t c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+/* The four digits of a \u escape, or -1. */
+static int32_t hex4(const uint8_t *at, const uint8_t *end)
+{
+    if (end - at < 4)
+        return -1;
+    int32_t code = 0;
+    for (int i = 0; i < 4; i++) {
+        int digit = hex_value(at[i]);
+        if (digit < 0)
+            return -1;
+        code = code << 4 | digit;
+    }
+    return code;
+}
+
+static const uint8_t *escape_scan(const uint8_t *at, const uint8_t *end)
+{
+    at++; /* the backslash */
+    if (at == end)
+        return NULL;
+    switch (*at) {
+    case '"':
+    case '\\':
+    case '/':
+    case 'b':
+    case 'f':
+    case 'n':
+    case 'r':
+    case 't':
+        return at + 1;
+    case 'u':
+        return hex4(at + 1, end) >= 0 ? at + 5 : NULL;
+    default:
+        return NULL;
+    }
+}
+
+/* From behind the opening quote to behind the closing one. */
+static const uint8_t *string_scan(const uint8_t *at, const uint8_t *end)
+{
+    for (;;) {
+        at = plain_skip(at, end);
+        if (at == end)
+            return NULL;
+        if (*at == '"')
+            return at + 1;
+        if (*at == '\\') {
+            at = escape_scan(at, end);
+            if (!at)
+                return NULL;
+        } else {
+            uint32_t code;
+            size_t n = *at < 0x20 ? 0 : utf8_decode(slice_of(at, (size_t)(end - at)), &code);
+            if (n == 0)
+                return NULL;
+            at += n;
+        }
+    }
+}
+
+static inline const uint8_t *digits_skip(const uint8_t *at, const uint8_t *end)
+{
+    while (at < end && *at >= '0' && *at <= '9')
+        at++;
+    return at;
+}
+
+static const uint8_t *number_scan(const uint8_t *at, const uint8_t *end)
+{
+    if (*at == '-')
+        at++;
+    const uint8_t *start = at;
+    at = digits_skip(at, end);
+    if (at == start || (*start == '0' && at - start > 1))
+        return NULL;
+    if (at < end && *at == '.') {
+        start = ++at;
+        at = digits_skip(at, end);
+        if (at == start)
+            return NULL;
+    }
+    if (at < end && (*at == 'e' || *at == 'E')) {
+        at++;
+        if (at < end && (*at == '+' || *at == '-'))
+            at++;
+        start = at;
+        at = digits_skip(at, end);
+        if (at == start)
+            return NULL;
+    }
+    return at;
+}
+
+static const uint8_t *word_scan(const uint8_t *at, const uint8_t *end, const char *word)
+{
+    size_t size = strlen(word);
+    return (size_t)(end - at) >= size && memcmp(at, word, size) == 0 ? at + size : NULL;
+}
+
+static enum json_type type_at(uint8_t c)
+{
+    switch (c) {
+    case '{':
+        return JSON_OBJECT;
+    case '[':
+        return JSON_ARRAY;
+    case '"':
+        return JSON_STRING;
+    case 't':
+        return JSON_TRUE;
+    case 'f':
+        return JSON_FALSE;
+    case 'n':
+        return JSON_NULL;
+    default:
+        return c == '-' || (c >= '0' && c <= '9') ? JSON_NUMBER : JSON_NONE;
+    }
+}
+
+static inline const uint8_t *scalar_scan(const uint8_t *at, const uint8_t *end)
+{
+    switch (type_at(*at)) {
+    case JSON_STRING:
+        return string_scan(at + 1, end);
+    case JSON_NUMBER:
+        return number_scan(at, end);
+    case JSON_TRUE:
+        return word_scan(at, end, "true");
+    case JSON_FALSE:
+        return word_scan(at, end, "false");
+    case JSON_NULL:
+        return word_scan(at, end, "null");
+    default:
+        return NULL;
+    }
+}
+
+/* A member's name and colon, up to its value. */
+static inline const uint8_t *name_scan(const uint8_t *at, const uint8_t *end)
+{
+    if (at == end || *at != '"')
+        return NULL;
+    at = string_scan(at + 1, end);
+    if (!at)
+        return NULL;
+    at = space_skip(at, end);
+    if (at == end || *at != ':')
+        return NULL;
+    return space_skip(at + 1, end);
+}
+
+struct nesting {
+    uint64_t objects; /* lowest bit: the innermost open container is an object */
+    unsigned depth;
+};
+
+/* Behind a value: closes what ends here and goes to the next value of what stays open. NULL: not
+ * JSON. Depth 0 on return: the outermost value ended at the result. */
+static const uint8_t *after_value(const uint8_t *at, const uint8_t *end, struct nesting *open)
+{
+    while (open->depth > 0) {
+        at = space_skip(at, end);
+        if (at == end)
+            return NULL;
+        bool object = open->objects & 1;
+        if (*at == ',') {
+            at = space_skip(at + 1, end);
+            return object ? name_scan(at, end) : at;
+        }
+        if (*at != (object ? '}' : ']'))
+            return NULL;
+        at++;
+        open->objects >>= 1;
+        open->depth--;
+    }
+    return at;
+}
+
+/* Scans the value that begins at `at`; returns where it ends, or NULL. */
+static const uint8_t *value_scan(const uint8_t *at, const uint8_t *end)
+{
+    struct nesting open = {0};
+    do {
+        if (at == end)
+            return NULL;
+        bool object = *at == '{';
+        if (object || *at == '[') {
+            if (open.depth == JSON_DEPTH_MAX)
+                return NULL;
+            open.objects = open.objects << 1 | object;
+            open.depth++;
+            at = space_skip(at + 1, end);
+            if (at == end)
+                return NULL;
+            if (*at != (object ? '}' : ']')) {
+                at = object ? name_scan(at, end) : at;
+                if (!at)
+                    return NULL;
+                continue;
+            }
+            at++;
+            open.objects >>= 1;
+            open.depth--;
+        } else {
+            at = scalar_scan(at, end);
+            if (!at)
+                return NULL;
+        }
+        at = after_value(at, end, &open);
+        if (!at)
+            return NULL;
+    } while (open.depth > 0);
+    return at;
+}
+
+bool json_valid(struct slice text)
+{
+    if (text.size == 0)
+        return false;
+    const uint8_t *end = text.data + text.size;
+    const uint8_t *at = value_scan(space_skip(text.data, end), end);
+    return at && space_skip(at, end) == end;
+}
+
+enum json_type json_type_of(struct slice text)
+{
+    if (text.size == 0)
+        return JSON_NONE;
+    const uint8_t *end = text.data + text.size;
+    const uint8_t *at = space_skip(text.data, end);
+    return at < end ? type_at(*at) : JSON_NONE;
+}
+
+struct json_iter json_members(struct slice text)
+{
+    enum json_type type = json_type_of(text);
+    struct json_iter it = {.object = type == JSON_OBJECT};
+    if (type != JSON_OBJECT && type != JSON_ARRAY)
+        return it;
+    const uint8_t *end = text.data + text.size;
+    const uint8_t *at = space_skip(text.data, end) + 1;
+    it.rest = slice_of(at, (size_t)(end - at));
+    return it;
+}
+
+/* Ends an iteration for good: nothing is left to read. */
+static bool iter_end(struct json_iter *it)
+{
+    *it = (struct json_iter){.object = it->object};
+    return false;
+}
+
+bool json_next(struct json_iter *it)
+{
+    if (it->rest.size == 0)
+        return iter_end(it);
+    const uint8_t *end = it->rest.data + it->rest.size;
+    const uint8_t *at = space_skip(it->rest.data, end);
+    if (at < end && *at == ',')
+        at = space_skip(at + 1, end);
+    if (at == end || *at == '}' || *at == ']')
+        return iter_end(it);
+    if (it->object) {
+        const uint8_t *name = at + 1;
+        at = *at == '"' ? string_scan(name, end) : NULL;
+        if (!at)
+            return iter_end(it);
+        it->name = slice_of(name, (size_t)(at - 1 - name));
+        at = space_skip(at, end);
+        if (at == end || *at != ':')
+            return iter_end(it);
+        at = space_skip(at + 1, end);
+    }
+    const uint8_t *after = value_scan(at, end);
+    if (!after)
+        return iter_end(it);
+    it->value = (struct json_value){type_at(*at), slice_of(at, (size_t)(after - at))};
+    it->rest = slice_of(after, (size_t)(end - after));
+    return true;
+}
+
+static bool name_is(struct slice raw, const char *name)
+{
+    if (raw.size == 0 || !memchr(raw.data, '\\', raw.size))
+        return slice_is(raw, name);
+    struct strbuf plain = {0};
+    /* The quotes stand around raw in the input. */
+    struct json_value quoted = {JSON_STRING, slice_of(raw.data - 1, raw.size + 2)};
+    bool same = json_unescape(quoted, &plain) && slice_is(strbuf_slice(&plain), name);
+    strbuf_free(&plain);
+    return same;
+}
+
+struct json_value json_get(struct slice object, const char *name)
+{
+    struct json_value found = {0};
+    struct json_iter it = json_members(object);
+    while (it.object && json_next(&it)) {
+        if (name_is(it.name, name))
+            found = it.value;
+    }
+    return found;
+}
+
+/* Appends what a \u escape means, the second half of a pair included. `at` stands behind the u. */
+static const uint8_t *unicode_unescape(const uint8_t *at, const uint8_t *end, struct strbuf *out)
+{
+    int32_t code = hex4(at, end);
+    if (code < 0 || (code >= 0xdc00 && code <= 0xdfff))
+        return NULL;
+    at += 4;
+    if (code >= 0xd800 && code <= 0xdbff) {
+        if (end - at < 6 || at[0] != '\\' || at[1] != 'u')
+            return NULL;
+        int32_t low = hex4(at + 2, end);
+        if (low < 0xdc00 || low > 0xdfff)
+            return NULL;
+        code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+        at += 6;
+    }
+    strbuf_commit(out, utf8_encode((uint32_t)code, strbuf_reserve(out, 4)));
+    return at;
+}
+
+static const uint8_t *one_unescape(const uint8_t *at, const uint8_t *end, struct strbuf *out)
+{
+    static const char NAMES[] = "\"\\/bfnrt";
+    static const char MEANINGS[] = "\"\\/\b\f\n\r\t";
+    at++; /* the backslash */
+    if (at == end)
+        return NULL;
+    if (*at == 'u')
+        return unicode_unescape(at + 1, end, out);
+    const char *name = *at ? strchr(NAMES, *at) : NULL;
+    if (!name)
+        return NULL;
+    strbuf_put_byte(out, (uint8_t)MEANINGS[name - NAMES]);
+    return at + 1;
+}
+
+bool json_unescape(struct json_value v, struct strbuf *out)
+{
+    if (v.type != JSON_STRING || v.raw.size < 2)
+        return false;
+    size_t before = out->size;
+    const uint8_t *at = v.raw.data + 1;
+    const uint8_t *end = v.raw.data + v.raw.size - 1;
+    while (at < end) {
+        const uint8_t *escape = (const uint8_t *)memchr(at, '\\', (size_t)(end - at));
+        const uint8_t *plain_end = escape ? escape : end;
+        strbuf_put(out, at, (size_t)(plain_end - at));
+        if (!escape)
+            break;
+        at = one_unescape(escape, end, out);
+        if (!at) {
+            out->size = before;
+            return false;
+        }
+    }
+    return true;
+}
+
+bool json_u64(struct json_value v, uint64_t *out)
+{
+    const uint64_t largest = UINT64_C(1) << 53;
+    if (v.type != JSON_NUMBER || v.raw.size == 0 || v.raw.size > 16)
+        return false;
+    uint64_t value = 0;
+    for (size_t i = 0; i < v.raw.size; i++) {
+        if (v.raw.data[i] < '0' || v.raw.data[i] > '9')
+            return false;
+        value = value * 10 + (uint64_t)(v.raw.data[i] - '0');
+    }
+    if (value > largest)
+        return false;
+    *out = value;
+    return true;
+}
+
+static void control_quote(struct strbuf *out, uint8_t byte)
+{
+    static const char DIGITS[] = "0123456789abcdef";
+    const char *name = NULL;
+    switch (byte) {
+    case '\b':
+        name = "\\b";
+        break;
+    case '\f':
+        name = "\\f";
+        break;
+    case '\n':
+        name = "\\n";
+        break;
+    case '\r':
+        name = "\\r";
+        break;
+    case '\t':
+        name = "\\t";
+        break;
+    case '"':
+        name = "\\\"";
+        break;
+    case '\\':
+        name = "\\\\";
+        break;
+    default:
+        break;
+    }
+    if (name) {
+        strbuf_put_text(out, name);
+        return;
+    }
+    uint8_t escape[6] = {
+        '\\', 'u', '0', '0', (uint8_t)DIGITS[byte >> 4], (uint8_t)DIGITS[byte & 15]};
+    strbuf_put(out, escape, sizeof escape);
+}
+
+void json_quote(struct strbuf *out, struct slice text)
+{
+    static const uint8_t REPLACEMENT[] = {0xef, 0xbf, 0xbd}; /* U+FFFD */
+    strbuf_put_byte(out, '"');
+    const uint8_t *at = text.data;
+    const uint8_t *end = text.size ? text.data + text.size : at;
+    while (at < end) {
+        const uint8_t *special = plain_skip(at, end);
+        strbuf_put(out, at, (size_t)(special - at));
+        at = special;
+        if (at == end)
+            break;
+        if (*at < 0x80) {
+            control_quote(out, *at++);
+            continue;
+        }
+        uint32_t code;
+        size_t n = utf8_decode(slice_of(at, (size_t)(end - at)), &code);
+        if (n)
+            strbuf_put(out, at, n);
+        else
+            strbuf_put(out, REPLACEMENT, sizeof REPLACEMENT);
+        at += n ? n : 1;
+    }
+    strbuf_put_byte(out, '"');
+}
