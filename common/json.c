@@ -5,69 +5,17 @@
  * Containers that are open form a stack of bits (1: object, 0: array) in one 64-bit word. */
 #include "common/json.h"
 
+#include "common/json_scan.h"
 #include "common/limits.h"
 #include "common/utf8.h"
 
 _Static_assert(JSON_DEPTH_MAX <= 64, "the stack of open containers is one word");
-
-#define ONES UINT64_C(0x0101010101010101)
-#define HIGH_BITS UINT64_C(0x8080808080808080)
 
 static inline const uint8_t *space_skip(const uint8_t *at, const uint8_t *end)
 {
     while (at < end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t'))
         at++;
     return at;
-}
-
-/* The high bit of each byte that is zero. Bytes above the first hit may be marked falsely, which
- * does no harm: callers ask only whether there is one, or for the lowest. */
-static inline uint64_t zero_bytes(uint64_t word)
-{
-    return (word - ONES) & ~word & HIGH_BITS;
-}
-
-/* Skips characters that mean themselves: ASCII from 0x20 without quote and backslash. */
-static inline const uint8_t *plain_skip(const uint8_t *at, const uint8_t *end)
-{
-    while (end - at >= 8) {
-        uint64_t word;
-        memcpy(&word, at, sizeof word);
-        uint64_t special = (word & HIGH_BITS) | zero_bytes(word ^ ONES * '"') |
-                           zero_bytes(word ^ ONES * '\\') | zero_bytes(word & (ONES * 0xe0));
-        if (special)
-            break;
-        at += 8;
-    }
-    while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\')
-        at++;
-    return at;
-}
-
-static int hex_value(uint8_t c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
-/* The four digits of a \u escape, or -1. */
-static int32_t hex4(const uint8_t *at, const uint8_t *end)
-{
-    if (end - at < 4)
-        return -1;
-    int32_t code = 0;
-    for (int i = 0; i < 4; i++) {
-        int digit = hex_value(at[i]);
-        if (digit < 0)
-            return -1;
-        code = code << 4 | digit;
-    }
-    return code;
 }
 
 static const uint8_t *escape_scan(const uint8_t *at, const uint8_t *end)
@@ -359,64 +307,6 @@ struct json_value json_get(struct slice object, const char *name)
     return found;
 }
 
-/* Appends what a \u escape means, the second half of a pair included. `at` stands behind the u. */
-static const uint8_t *unicode_unescape(const uint8_t *at, const uint8_t *end, struct strbuf *out)
-{
-    int32_t code = hex4(at, end);
-    if (code < 0 || (code >= 0xdc00 && code <= 0xdfff))
-        return NULL;
-    at += 4;
-    if (code >= 0xd800 && code <= 0xdbff) {
-        if (end - at < 6 || at[0] != '\\' || at[1] != 'u')
-            return NULL;
-        int32_t low = hex4(at + 2, end);
-        if (low < 0xdc00 || low > 0xdfff)
-            return NULL;
-        code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
-        at += 6;
-    }
-    strbuf_commit(out, utf8_encode((uint32_t)code, strbuf_reserve(out, 4)));
-    return at;
-}
-
-static const uint8_t *one_unescape(const uint8_t *at, const uint8_t *end, struct strbuf *out)
-{
-    static const char NAMES[] = "\"\\/bfnrt";
-    static const char MEANINGS[] = "\"\\/\b\f\n\r\t";
-    at++; /* the backslash */
-    if (at == end)
-        return NULL;
-    if (*at == 'u')
-        return unicode_unescape(at + 1, end, out);
-    const char *name = *at ? strchr(NAMES, *at) : NULL;
-    if (!name)
-        return NULL;
-    strbuf_put_byte(out, (uint8_t)MEANINGS[name - NAMES]);
-    return at + 1;
-}
-
-bool json_unescape(struct json_value v, struct strbuf *out)
-{
-    if (v.type != JSON_STRING || v.raw.size < 2)
-        return false;
-    size_t before = out->size;
-    const uint8_t *at = v.raw.data + 1;
-    const uint8_t *end = v.raw.data + v.raw.size - 1;
-    while (at < end) {
-        const uint8_t *escape = (const uint8_t *)memchr(at, '\\', (size_t)(end - at));
-        const uint8_t *plain_end = escape ? escape : end;
-        strbuf_put(out, at, (size_t)(plain_end - at));
-        if (!escape)
-            break;
-        at = one_unescape(escape, end, out);
-        if (!at) {
-            out->size = before;
-            return false;
-        }
-    }
-    return true;
-}
-
 bool json_u64(struct json_value v, uint64_t *out)
 {
     const uint64_t largest = UINT64_C(1) << 53;
@@ -432,69 +322,4 @@ bool json_u64(struct json_value v, uint64_t *out)
         return false;
     *out = value;
     return true;
-}
-
-static void control_quote(struct strbuf *out, uint8_t byte)
-{
-    static const char DIGITS[] = "0123456789abcdef";
-    const char *name = NULL;
-    switch (byte) {
-    case '\b':
-        name = "\\b";
-        break;
-    case '\f':
-        name = "\\f";
-        break;
-    case '\n':
-        name = "\\n";
-        break;
-    case '\r':
-        name = "\\r";
-        break;
-    case '\t':
-        name = "\\t";
-        break;
-    case '"':
-        name = "\\\"";
-        break;
-    case '\\':
-        name = "\\\\";
-        break;
-    default:
-        break;
-    }
-    if (name) {
-        strbuf_put_text(out, name);
-        return;
-    }
-    uint8_t escape[6] = {
-        '\\', 'u', '0', '0', (uint8_t)DIGITS[byte >> 4], (uint8_t)DIGITS[byte & 15]};
-    strbuf_put(out, escape, sizeof escape);
-}
-
-void json_quote(struct strbuf *out, struct slice text)
-{
-    static const uint8_t REPLACEMENT[] = {0xef, 0xbf, 0xbd}; /* U+FFFD */
-    strbuf_put_byte(out, '"');
-    const uint8_t *at = text.data;
-    const uint8_t *end = text.size ? text.data + text.size : at;
-    while (at < end) {
-        const uint8_t *special = plain_skip(at, end);
-        strbuf_put(out, at, (size_t)(special - at));
-        at = special;
-        if (at == end)
-            break;
-        if (*at < 0x80) {
-            control_quote(out, *at++);
-            continue;
-        }
-        uint32_t code;
-        size_t n = utf8_decode(slice_of(at, (size_t)(end - at)), &code);
-        if (n)
-            strbuf_put(out, at, n);
-        else
-            strbuf_put(out, REPLACEMENT, sizeof REPLACEMENT);
-        at += n ? n : 1;
-    }
-    strbuf_put_byte(out, '"');
 }

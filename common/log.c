@@ -173,10 +173,10 @@ static void line_number(struct line *l, const struct log_field *f)
         line_printf(l, "%lld", (long long)(int64_t)f->u64);
         break;
     case LOG_FIELD_DOUBLE:
-        if (isfinite(f->real))
-            line_printf(l, "%.6g", f->real);
+        if (l->format == LOG_JSON && !isfinite(f->real))
+            line_text(l, "null");
         else
-            line_text(l, l->format == LOG_JSON ? "null" : "none");
+            line_printf(l, "%.6g", f->real);
         break;
     case LOG_FIELD_TEXT:
         break;
