@@ -2,20 +2,26 @@
  * heartbeats, death, and the outgoing packet of each peer. Router, gateway, shard and libstoa all
  * speak through a hub; it knows no socket: packets come in as bytes and leave through a port.
  *
- *   dialed peer (we connect, DEALER):   DOWN --connected--> HELLO_SENT --WELCOME--> UP
- *        UP --silence > LINK_DEAD_MS, counter gap, RESET, disconnected--> DOWN (and HELLO again
- * with a new incarnation while the socket is connected: at once the first time, then every
- * LINK_DEAD_MS) accepted peer (they connect, ROUTER): appears with its first packet; HELLO --> UP
- * (WELCOME sent); a HELLO with another incarnation --> on_down, then UP anew; a packet with a wrong
- * incarnation or a counter gap --> dropped and answered by RESET; silence > LINK_DEAD_MS or GOODBYE
- * --> on_down, and the peer number is forgotten.
+ *   dialed peer (we connect, DEALER):  DOWN --connected--> HELLO_SENT --WELCOME--> UP
+ *        UP --silence > LINK_DEAD_MS, counter gap, RESET, GOODBYE, disconnected--> DOWN;
+ *        while the socket is connected, HELLO with a new incarnation: at once (after GOODBYE:
+ *        in LINK_HEARTBEAT_MS), then every LINK_HEARTBEAT_MS
+ *   accepted peer (they connect, ROUTER): appears with its first packet; HELLO --> UP (WELCOME);
+ *        a HELLO with another incarnation --> on_down, then UP anew;
+ *        a packet with a wrong incarnation --> dropped and answered by RESET;
+ *        a counter gap --> the same, and on_down;
+ *        silence > LINK_DEAD_MS or GOODBYE --> on_down, and the peer number is forgotten.
  *
  * Only messages between on_up and on_down reach the handler, complete and in the order sent,
  * without gaps: a lost packet always shows as on_down followed by on_up with a new incarnation. A
  * peer of another cluster, or with a role that the hub's owner does not take, is refused (ERR sent,
- * logged, counted).
+ * logged, counted). A message that is malformed or of an unknown type is answered by ERR and goes
+ * no further.
  *
- * Peers are numbered 1..PEERS_MAX; a number may be reused after on_forget. */
+ * Each loop turn ends with hub_tick and hub_flush. on_down is called from hub_packet, hub_tick,
+ * hub_flush, hub_connected, hub_disconnected and hub_goodbye, never from hub_send or hub_forward.
+ *
+ * Peers are numbered 1..PEERS_MAX; a number may be reused after ports.forget. */
 #ifndef STOA_PROTO_HUB_H
 #define STOA_PROTO_HUB_H
 
@@ -38,7 +44,7 @@ struct hub_self {
     uint64_t win_msgs, win_bytes, window_ms; /* what WELCOME announces */
 };
 
-struct peer_info { /* what HELLO or WELCOME said; valid until on_forget */
+struct peer_info { /* what HELLO or WELCOME said; valid until the peer is forgotten */
     enum role role;
     uint8_t node[16];
     uint64_t boot;
@@ -113,7 +119,7 @@ uint64_t hub_sent_bytes(const struct hub *hub, uint32_t peer);
 uint64_t hub_received_bytes(const struct hub *hub, uint32_t peer);
 /* Iterates peers that are up: start with 0, ends with 0. */
 uint32_t hub_next_up(const struct hub *hub, uint32_t after);
-/* GOODBYE to everybody, flushed. */
+/* GOODBYE to everybody, flushed; then on_down for every link. The hub is silent from then on. */
 void hub_goodbye(struct hub *hub, struct tick now);
 
 #endif

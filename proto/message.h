@@ -181,8 +181,8 @@ void message_arena_free(struct message_arena *arena);
 void message_encode(struct strbuf *out, const struct message *m);
 /* Bytes that message_encode would append, at most; to decide when a packet is full. */
 size_t message_size_bound(const struct message *m);
-/* Bytes of the head alone, at most: who fills a list from data of unknown size (filters, keys) keeps this
- * within HEAD_MAX_BYTES. */
+/* Bytes of the head alone, at most: who fills a list from data of unknown size (filters, keys)
+ * keeps this within HEAD_MAX_BYTES. */
 size_t message_head_bound(const struct message *m);
 /* Decodes one head and body. Every slice of `out` points into them. ERR_INVALID / ERR_TOO_LARGE:
  * `out` holds type, cid and key if these could be read (else type 0). An unknown type is ERR_OK

@@ -1,6 +1,8 @@
-/* CORE. Slot -> owner, built from CLAIMs alone: the highest epoch heard for a slot wins. Two claims
- * of one (slot, epoch) by different nodes, or by one node from two boots at once, void the slot for
- * both (nobody is served) until one of them withdraws. Routers and gateways hold one. */
+/* CORE. Slot -> owner, built from CLAIMs alone: the highest epoch heard for a slot wins, and an
+ * older one does not win again after a withdrawal. Two claims of one (slot, epoch) by different
+ * nodes, or by one node from two boots whose links are both up, void the slot for both (nobody is
+ * served) until one of them withdraws. A claim of epoch 0 is none. Routers and gateways hold one.
+ */
 #ifndef STOA_PROTO_SLOTS_H
 #define STOA_PROTO_SLOTS_H
 
@@ -27,6 +29,6 @@ void slots_forget(struct slots *s, uint32_t peer);
  * down. */
 struct slot_owner slots_owner(const struct slots *s, uint16_t slot);
 unsigned slots_owned(const struct slots *s, uint32_t peer); /* slots that peer wins */
-unsigned slots_unowned(const struct slots *s);              /* slots without an owner */
+unsigned slots_unowned(const struct slots *s); /* slots without an owner to route to now */
 
 #endif
