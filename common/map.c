@@ -109,14 +109,17 @@ static void entries_pack(struct map *m)
     m->used = to;
 }
 
-/* Builds the index anew over packed entries: at most 3/4 full when entries is. */
-static void index_rebuild(struct map *m)
+/* Sizes the index for the capacity of entries, at most 3/4 full, and fills it anew if it changed
+ * its size or if the entries moved. */
+static void index_fit(struct map *m, bool moved)
 {
-    uint64_t places = m->index ? (uint64_t)m->index_mask + 1 : FIRST_CAPACITY;
-    uint64_t before = m->index ? places : 0;
+    uint64_t before = m->index ? (uint64_t)m->index_mask + 1 : 0;
+    uint64_t places = before ? before : FIRST_CAPACITY;
     while (places * 3 < (uint64_t)m->capacity * 4)
         places *= 2;
     STOA_ASSERT(places <= UINT64_C(1) << 32);
+    if (places == before && !moved)
+        return;
     if (places != before) {
         mem_free(m->index);
         m->index = (uint32_t *)mem_alloc(places * sizeof *m->index);
@@ -130,14 +133,16 @@ static void index_rebuild(struct map *m)
 static void map_make_room(struct map *m)
 {
     uint32_t holes = m->used - m->count;
-    entries_pack(m);
+    if (holes > 0)
+        entries_pack(m);
     if (m->capacity == 0 || holes < m->capacity / 4) {
-        uint64_t capacity = m->capacity ? m->capacity + (uint64_t)m->capacity / 4 : FIRST_CAPACITY;
+        /* An eighth at a time: few unused entries, and the copies still come to a constant each. */
+        uint64_t capacity = m->capacity + (uint64_t)m->capacity / 8 + FIRST_CAPACITY;
         STOA_ASSERT(capacity < UINT32_MAX);
         m->entries = (struct entry *)mem_realloc(m->entries, capacity * sizeof *m->entries);
         m->capacity = (uint32_t)capacity;
     }
-    index_rebuild(m);
+    index_fit(m, holes > 0);
 }
 
 void *map_get(const struct map *m, struct slice key)
