@@ -1,0 +1,10 @@
+stoa_test(mp stoa_proto)
+stoa_test(message stoa_proto PkgConfig::MSGPACK)
+stoa_test(packet stoa_proto)
+stoa_test(hub stoa_proto)
+stoa_test(slots stoa_proto)
+
+# docs/protocol.md is what the code says it is.
+add_test(NAME protocol_document
+  COMMAND sh -c "'$<TARGET_FILE:stoa-describe>' | diff -u '${CMAKE_SOURCE_DIR}/docs/protocol.md' -")
+set_tests_properties(protocol_document PROPERTIES LABELS unit)
