@@ -57,11 +57,8 @@ static int64_t wall_ms(void *ctx)
 
 struct log process_log(const char *role, enum log_level level, enum log_format format)
 {
-    return (struct log){.level = level,
-                        .format = format,
-                        .role = role,
-                        .write = stderr_write,
-                        .wall_ms = wall_ms};
+    return (struct log){
+        .level = level, .format = format, .role = role, .write = stderr_write, .wall_ms = wall_ms};
 }
 
 void process_raise_nofile(void)
