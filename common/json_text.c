@@ -43,7 +43,8 @@ static const uint8_t *one_unescape(const uint8_t *at, const uint8_t *end, struct
 
 bool json_unescape(struct json_value v, struct strbuf *out)
 {
-    if (v.type != JSON_STRING || v.raw.size < 2)
+    if (v.type != JSON_STRING || v.raw.size < 2 || v.raw.data[0] != '"' ||
+        v.raw.data[v.raw.size - 1] != '"')
         return false;
     size_t before = out->size;
     const uint8_t *at = v.raw.data + 1;
