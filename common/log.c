@@ -94,7 +94,8 @@ static void line_time(struct line *l, int64_t wall_ms)
         date_of(days, &year, &month, &day);
         line_printf(l, "%04lld-%02d-%02dT", (long long)year, month, day);
     }
-    line_printf(l, "%02d:%02d:%02d.%03d", ms / 3600000, ms / 60000 % 60, ms / 1000 % 60, ms % 1000);
+    line_printf(l, "%02d:%02d:%02d.%03d%s", ms / 3600000, ms / 60000 % 60, ms / 1000 % 60,
+                ms % 1000, l->format == LOG_JSON ? "Z" : "");
 }
 
 /* What a character becomes inside quotes; returns its bytes of the input. */
