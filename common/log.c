@@ -64,12 +64,10 @@ static int days_of_year(int64_t year)
 }
 
 /* Day since 1970 to a date. The calendar repeats every 400 years, so the year is found in few
- * steps; times before 1970 come out as 1970-01-01. */
+ * steps. */
 static void date_of(int64_t days, int64_t *year, int *month, int *day)
 {
     static const int MONTH_DAYS[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    if (days < 0)
-        days = 0;
     *year = 1970 + days / DAYS_PER_400_YEARS * 400;
     days %= DAYS_PER_400_YEARS;
     for (; days >= days_of_year(*year); ++*year)
@@ -86,7 +84,9 @@ static void date_of(int64_t days, int64_t *year, int *month, int *day)
 
 static void line_time(struct line *l, int64_t wall_ms)
 {
-    int64_t days = (wall_ms >= 0 ? wall_ms : wall_ms - (MS_PER_DAY - 1)) / MS_PER_DAY;
+    if (wall_ms < 0) /* a clock that was never set */
+        wall_ms = 0;
+    int64_t days = wall_ms / MS_PER_DAY;
     int ms = (int)(wall_ms - days * MS_PER_DAY);
     if (l->format == LOG_JSON) {
         int64_t year;

@@ -1,0 +1,1 @@
+stoa_fuzz(json stoa_common)
