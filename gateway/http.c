@@ -609,9 +609,9 @@ bool http_reader_idle(const struct http_reader *r)
     return available(r) == 0 && r->refusal.status == 0;
 }
 
-size_t http_reader_backlog(const struct http_reader *r)
+bool http_reader_in_body(const struct http_reader *r)
 {
-    return r->complete ? available(r) - r->parsed : 0;
+    return r->head_done && !r->complete;
 }
 
 struct slice http_reader_rest(const struct http_reader *r)

@@ -35,7 +35,8 @@ struct http_reader *http_reader_create(void);
 void http_reader_destroy(struct http_reader **r);
 /* Empties it for another connection; keeps a moderate amount of memory. */
 void http_reader_reset(struct http_reader *r);
-/* Appends bytes as they came. The caller bounds what it puts: see http_reader_backlog. */
+/* Appends bytes as they came. The caller bounds what it puts behind a request: see
+ * http_reader_rest. */
 void http_reader_put(struct http_reader *r, struct slice bytes);
 /* Reads on. Bodies above `body_max` bytes are refused (413), announced ones before they are read.
  */
@@ -52,9 +53,9 @@ unsigned http_reader_minor(const struct http_reader *r); /* HTTP/1.minor */
 /* Forgets the current request, keeps what came behind it. */
 void http_reader_done(struct http_reader *r);
 
-bool http_reader_idle(const struct http_reader *r);      /* no byte of a next request is here */
-size_t http_reader_backlog(const struct http_reader *r); /* bytes behind the current request */
-/* The same bytes: after an upgrade request they are the first WebSocket frames. */
+bool http_reader_idle(const struct http_reader *r);    /* no byte of a next request is here */
+bool http_reader_in_body(const struct http_reader *r); /* the head is complete, the body is not */
+/* What is behind the current request: after an upgrade the first WebSocket frames. */
 struct slice http_reader_rest(const struct http_reader *r);
 
 struct http_answer {
