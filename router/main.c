@@ -1,0 +1,263 @@
+/* SHELL. stoa-router: reads the configuration, joins the router core to its sockets, clock, signals
+ * and monitor, and runs. No decision is made here. */
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/config.h"
+#include "common/mem.h"
+#include "common/shell/link.h"
+#include "common/shell/loop.h"
+#include "common/shell/monitor.h"
+#include "common/shell/process.h"
+#include "router/router.h"
+
+#define MONITOR_DEFAULT "127.0.0.1:8091"
+#define LISTEN_DEFAULT "127.0.0.1:7100"
+#define OVERRIDES_MAX 8
+
+struct program {
+    const char *config_path;
+    char *overrides[OVERRIDES_MAX + 1]; /* owned; NULL-terminated */
+    size_t n_overrides;
+    bool supervised;
+    struct config config;
+    char name[32];
+    struct log log;
+    struct metrics *metrics;
+    struct loop *loop;
+    struct links *links;
+    struct router *router;
+    struct monitor *monitor;
+};
+
+static const char usage[] =
+    "usage: stoa-router [options]\n"
+    "Forwards publishes of libstoa and gateways to the shards that own their keys.\n"
+    "  -c, --config FILE         configuration (default $STOA_CONFIG, ./stoa.yaml)\n"
+    "      --index N             which entry of cluster.routers this is (default 0)\n"
+    "      --listen ADDR         for publishers: host:port or ipc:///path\n"
+    "      --listen-gateway ADDR for gateways (default: port + 1, or path.gateway)\n"
+    "      --monitor ADDR        /healthz, /readyz, /metrics (default " MONITOR_DEFAULT ")\n"
+    "      --supervised          end when the parent process ends\n"
+    "  -h, --help   -V, --version\n"
+    "examples:\n"
+    "  stoa-router --config stoa.yaml --index 0\n"
+    "  stoa-router --config stoa.yaml --listen 0.0.0.0:7100 --monitor 0.0.0.0:8090\n";
+
+static void override(struct program *p, const char *field, const char *value)
+{
+    STOA_ASSERT(p->n_overrides < OVERRIDES_MAX);
+    struct strbuf text = {0};
+    strbuf_printf(&text, "%s=%s", field, value);
+    strbuf_put_byte(&text, '\0');
+    p->overrides[p->n_overrides++] = (char *)text.data;
+}
+
+/* 0: go on; otherwise the exit code + 1. */
+static int arguments_read(struct program *p, int argc, char **argv)
+{
+    enum { OPT_INDEX = 256, OPT_LISTEN, OPT_LISTEN_GATEWAY, OPT_MONITOR, OPT_SUPERVISED };
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'},
+        {"index", required_argument, NULL, OPT_INDEX},
+        {"listen", required_argument, NULL, OPT_LISTEN},
+        {"listen-gateway", required_argument, NULL, OPT_LISTEN_GATEWAY},
+        {"monitor", required_argument, NULL, OPT_MONITOR},
+        {"supervised", no_argument, NULL, OPT_SUPERVISED},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},
+        {NULL, 0, NULL, 0}};
+    static const char *const fields[] = {"router.index", "router.listen", "router.listen_gateway",
+                                         "monitor.listen"};
+    for (int opt; (opt = getopt_long(argc, argv, "c:hV", options, NULL)) != -1;) {
+        if (opt == 'c')
+            p->config_path = optarg;
+        else if (opt == 'h')
+            return fputs(usage, stdout) < 0 ? 2 : 1;
+        else if (opt == 'V')
+            return printf("stoa-router %s\n", STOA_VERSION) < 0 ? 2 : 1;
+        else if (opt == OPT_SUPERVISED)
+            p->supervised = true;
+        else if (opt >= OPT_INDEX && p->n_overrides < OVERRIDES_MAX)
+            override(p, fields[opt - OPT_INDEX], optarg);
+        else
+            return fputs(usage, stderr) < 0 ? 2 : 3;
+    }
+    if (optind < argc) {
+        fprintf(stderr, "stoa-router: \"%s\" is no option\n%s", argv[optind], usage);
+        return 3;
+    }
+    return 0;
+}
+
+static enum log_level level_of(const char *text)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    for (size_t i = 0; text && i < sizeof names / sizeof *names; i++)
+        if (strcmp(text, names[i]) == 0)
+            return (enum log_level)i;
+    return LOG_INFO;
+}
+
+/* ---- what the loop calls ---- */
+
+static int64_t on_turn(void *ctx, struct tick now)
+{
+    struct program *p = ctx;
+    router_turn(p->router, now);
+    if (router_drained(p->router))
+        loop_stop(p->loop);
+    return router_deadline(p->router);
+}
+
+static void on_term(void *ctx, struct tick now)
+{
+    struct program *p = ctx;
+    router_drain(p->router, now);
+}
+
+static void on_reload(void *ctx, struct tick now)
+{
+    (void)now;
+    struct program *p = ctx;
+    struct config fresh;
+    struct strbuf why = {0};
+    const char *const *overrides = (const char *const *)p->overrides;
+    if (config_load(&fresh, p->config_path, overrides, &why) == ERR_OK) {
+        p->log.level = level_of(fresh.log.level);
+        LOG(&p->log, LOG_INFO, "router.reload", LOG_STR("log_level", fresh.log.level));
+    } else {
+        LOG(&p->log, LOG_ERROR, "router.reload_refused", LOG_SLICE("why", strbuf_slice(&why)));
+    }
+    config_free(&fresh);
+    strbuf_free(&why);
+}
+
+static bool monitor_ready(void *ctx, struct strbuf *why)
+{
+    const struct program *p = ctx;
+    if (router_ready(p->router))
+        return true;
+    strbuf_put_text(why, "draining, or no shard has claimed slots yet");
+    return false;
+}
+
+/* ---- start ---- */
+
+static struct router *router_start(struct program *p)
+{
+    const struct config *c = &p->config;
+    struct router_options options = {
+        .self = {.role = ROLE_ROUTER,
+                 .boot = process_random(),
+                 .cluster = config_cluster_id(c),
+                 .name = p->name,
+                 .version = STOA_VERSION},
+        .slot_seed = config_slot_seed(c),
+        .n_shards = (unsigned)c->cluster.shards.count,
+        .shard_endpoints = (const char *const *)c->cluster.shards.at,
+        .seed = process_random(),
+    };
+    process_random_bytes(options.self.node, sizeof options.self.node);
+    struct hub_ports ports = links_ports(p->links);
+    return router_create(&options, &ports, &p->log, p->metrics);
+}
+
+static int sockets_open(struct program *p, struct strbuf *why)
+{
+    const struct config *c = &p->config;
+    const struct config_list *routers = &c->cluster.routers;
+    const char *listen = c->router.listen;
+    if (!listen && c->router.index < routers->count)
+        listen = routers->at[c->router.index];
+    if (!listen && routers->count > 0) {
+        strbuf_printf(why, "router.index is %u, but cluster.routers has %zu entries",
+                      c->router.index, routers->count);
+        return ERR_INVALID;
+    }
+    if (!listen)
+        listen = LISTEN_DEFAULT;
+    struct strbuf gateway = {0};
+    if (c->router.listen_gateway)
+        strbuf_put_text(&gateway, c->router.listen_gateway);
+    else
+        config_router_gateway_endpoint(listen, &gateway);
+    int code = links_listen(p->links, ROUTER_DOOR_PUBLISH, listen, why);
+    if (code == ERR_OK)
+        code = links_listen(p->links, ROUTER_DOOR_GATEWAY, strbuf_cstr(&gateway), why);
+    for (uint32_t n = 1; code == ERR_OK && n <= c->cluster.shards.count; n++)
+        code = links_dial(p->links, n, c->cluster.shards.at[n - 1], why);
+    LOG(&p->log, LOG_INFO, "router.start", LOG_STR("listen", listen),
+        LOG_STR("listen_gateway", strbuf_cstr(&gateway)),
+        LOG_U64("shards", c->cluster.shards.count), LOG_STR("version", STOA_VERSION));
+    strbuf_free(&gateway);
+    return code;
+}
+
+static int program_start(struct program *p, struct strbuf *why)
+{
+    const struct config *c = &p->config;
+    if (c->cluster.shards.count == 0) {
+        strbuf_put_text(why, "cluster.shards is empty: name the shards' endpoints");
+        return ERR_INVALID;
+    }
+    const struct loop_handler handler = {
+        .ctx = p, .turn = on_turn, .on_term = on_term, .on_reload = on_reload};
+    const struct links_curve curve = {.secret_key = c->cluster.curve.secret_key,
+                                      .public_key = c->cluster.curve.public_key,
+                                      .server_key = c->cluster.curve.server_key,
+                                      .allowed = (const char *const *)c->cluster.curve.allowed.at,
+                                      .required = c->cluster.curve.required};
+    p->metrics = metrics_create();
+    metric_set(metrics_gauge(p->metrics, "stoa_build_info",
+                             "version=\"" STOA_VERSION "\",role=\"router\"", "Always 1."),
+               1);
+    p->loop = loop_create(&handler);
+    p->links = links_create(p->loop, &curve, &p->log);
+    p->router = router_start(p);
+    links_attach(p->links, router_hub(p->router));
+    TRY(sockets_open(p, why));
+    const struct monitor_handler monitor = {.ctx = p, .ready = monitor_ready};
+    return monitor_listen(&p->monitor, p->loop,
+                          c->monitor.listen ? c->monitor.listen : MONITOR_DEFAULT, &monitor,
+                          p->metrics, why);
+}
+
+static void program_end(struct program *p)
+{
+    monitor_close(&p->monitor);
+    router_destroy(&p->router); /* forgets its peers at the links */
+    links_destroy(&p->links);
+    loop_destroy(&p->loop);
+    metrics_destroy(&p->metrics);
+    config_free(&p->config);
+    for (size_t i = 0; i < p->n_overrides; i++)
+        mem_free(p->overrides[i]);
+}
+
+int main(int argc, char **argv)
+{
+    static struct program p;
+    struct strbuf why = {0};
+    int done = arguments_read(&p, argc, argv);
+    if (done)
+        return done - 1;
+    if (p.supervised)
+        process_die_with_parent();
+    process_raise_nofile();
+    int code = config_load(&p.config, p.config_path, (const char *const *)p.overrides, &why);
+    if (code == ERR_OK) {
+        snprintf(p.name, sizeof p.name, "router-%u", p.config.router.index);
+        bool json = p.config.log.format && strcmp(p.config.log.format, "json") == 0;
+        p.log = process_log(p.name, level_of(p.config.log.level), json ? LOG_JSON : LOG_TEXT);
+        code = program_start(&p, &why);
+    }
+    if (code == ERR_OK)
+        loop_run(p.loop);
+    else
+        fprintf(stderr, "stoa-router: %s\n", strbuf_cstr(&why));
+    program_end(&p);
+    strbuf_free(&why);
+    return code == ERR_OK ? 0 : 1;
+}
