@@ -114,16 +114,18 @@ END_TEST
 
 /* One value of every kind. */
 static const uint8_t kinds[] = {
-    0x93,                                                         /* array of 3 */
-    0xc0, 0xc2,                                                   /* nil, false */
-    0x82, 0xa1, 'k', 0xc3, 0x05,                                  /* map: "k": true, 5: */
-    0x9d,                                                         /* array of 13 */
-    0xe1, 0xcc, 1,   0xd1, 0,    1,                               /* integers */
-    0xca, 1,    2,   3,    4,    0xcb, 1,    2, 3, 4, 5, 6, 7, 8, /* floats */
-    0xd9, 1,    'x', 0xc4, 1,    0,    0xc5, 0, 1, 0,             /* str, bins */
-    0xd4, 1,    0,   0xd8, 1,    0,    0,    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* fixext */
-    0xc7, 2,    1,   0,    0,    0xc8, 0,    1, 1, 0, /* ext8, ext16 */
-    0xdc, 0,    1,   0,    0xde, 0,    0,             /* array16, map16 */
+    0x93,                                                            /* array of 3 */
+    0xc0, 0xc2,                                                      /* nil, false */
+    0x82, 0xa1, 'k', 0xc3, 0x05,                                     /* map of "k": true and 5: */
+    0x9e,                                                            /* array of 14 */
+    0xe1, 0xcc, 1,   0xd1, 0,    1,                                  /* integers */
+    0xca, 1,    2,   3,    4,    0xcb, 1,    2, 3,    4, 5, 6, 7, 8, /* floats */
+    0xd9, 1,    'x', 0xc4, 1,    0,    0xc5, 0, 1,    0,             /* str, bins */
+    0xd4, 1,    0,                                                   /* fixext 1 */
+    0xd8, 1,    1,   2,    3,    4,    5,    6, 7,    8,             /* fixext 16 */
+    1,    2,    3,   4,    5,    6,    7,    8, 0xc7, 2, 1, 0, 0, 0xc8,
+    0,    1,    1,   0,                   /* ext8, ext16 */
+    0xdc, 0,    1,   0,    0xde, 0,    0, /* array16, map16 */
 };
 
 START_TEST(skips_every_kind)
