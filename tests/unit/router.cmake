@@ -1,0 +1,1 @@
+stoa_test(router router_core)
