@@ -1,0 +1,1 @@
+stoa_fuzz(envelope stoa_proto)
