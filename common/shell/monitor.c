@@ -22,6 +22,7 @@
 #define MONITOR_HEAD_MAX_BYTES (4 * KIB)
 #define MONITOR_TIMEOUT_S 5.
 #define MONITOR_BACKLOG 16
+#define MONITOR_PAUSE_S 1. /* out of descriptors */
 
 enum state { STATE_FREE, STATE_READ, STATE_WRITE, STATE_LINGER };
 
@@ -43,6 +44,7 @@ struct monitor {
     struct metrics *metrics; /* borrowed */
     int fd;
     ev_io io;
+    ev_timer pause;
     struct connection connections[MONITOR_CONNECTIONS_MAX];
 };
 
@@ -232,13 +234,25 @@ static void connection_open(struct monitor *m, struct connection *c, int fd)
     ev_timer_start(loop_ev(m->loop), &c->timeout);
 }
 
+static void on_pause_end(struct ev_loop *ev, ev_timer *w, int events)
+{
+    (void)events;
+    struct monitor *m = w->data;
+    ev_io_start(ev, &m->io);
+}
+
 /* A connection too many is closed at once: whoever asks so often can ask again. */
 static void on_accept(struct ev_loop *ev, ev_io *w, int events)
 {
-    (void)ev;
     (void)events;
     struct monitor *m = w->data;
     int fd = accept4(m->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+        /* The connection stays in the queue and would wake the loop for ever. */
+        ev_io_stop(ev, &m->io);
+        ev_timer_set(&m->pause, MONITOR_PAUSE_S, 0.);
+        ev_timer_start(ev, &m->pause);
+    }
     if (fd < 0)
         return;
     for (size_t i = 0; i < MONITOR_CONNECTIONS_MAX; i++) {
@@ -321,7 +335,8 @@ int monitor_listen(struct monitor **out, struct loop *loop, const char *address,
     m->metrics = metrics;
     m->fd = fd;
     ev_io_init(&m->io, on_accept, fd, EV_READ);
-    m->io.data = m;
+    ev_timer_init(&m->pause, on_pause_end, MONITOR_PAUSE_S, 0.);
+    m->io.data = m->pause.data = m;
     ev_io_start(loop_ev(loop), &m->io);
     *out = m;
     return ERR_OK;
@@ -337,6 +352,7 @@ void monitor_close(struct monitor **monitor)
         if (m->connections[i].state != STATE_FREE)
             connection_close(&m->connections[i]);
     ev_io_stop(loop_ev(m->loop), &m->io);
+    ev_timer_stop(loop_ev(m->loop), &m->pause);
     (void)close(m->fd);
     mem_free(m);
 }
