@@ -353,13 +353,15 @@ void socket_expired(struct io *io, struct client *c)
 
 static struct log *library_log; /* the library's sink has no context argument */
 
+/* All of it is for debugging: what peers cause has its place in the metrics, and the library calls
+ * an ordinary adoption an error. */
 static void on_library_log(int level, const char *line)
 {
+    (void)level;
     size_t size = strlen(line);
     while (size > 0 && line[size - 1] == '\n')
         size--;
-    LOG(library_log, level == LLL_ERR ? LOG_INFO : LOG_DEBUG, "gateway.library",
-        LOG_SLICE("text", slice_of(line, size)));
+    LOG(library_log, LOG_DEBUG, "gateway.library", LOG_SLICE("text", slice_of(line, size)));
 }
 
 int lws_start(struct io *io, const struct config *config, struct strbuf *why)
