@@ -38,16 +38,15 @@ void link_schedule(struct hub *hub, struct peer *p)
 {
     int64_t dead_ns = p->heard_ns + LINK_DEAD_MS * NS_PER_MS;
     int64_t ping_ns = p->sent_ns + LINK_HEARTBEAT_MS * NS_PER_MS;
-    if (hub->closed)
+    int64_t due_ns = dead_ns;
+    if (p->state == LINK_UP && ping_ns < dead_ns)
+        due_ns = ping_ns;
+    else if (p->state != LINK_UP && p->dialed)
+        due_ns = p->connected ? p->hello_due_ns : TICK_NEVER;
+    if (hub->closed || due_ns == TICK_NEVER)
         heap_remove(&hub->timers, &p->timer);
-    else if (p->state == LINK_UP)
-        heap_set(&hub->timers, &p->timer, dead_ns < ping_ns ? dead_ns : ping_ns);
-    else if (!p->dialed)
-        heap_set(&hub->timers, &p->timer, dead_ns);
-    else if (p->connected)
-        heap_set(&hub->timers, &p->timer, p->hello_due_ns);
     else
-        heap_remove(&hub->timers, &p->timer);
+        heap_set(&hub->timers, &p->timer, due_ns);
 }
 
 /* Both directions of a new incarnation start empty. */

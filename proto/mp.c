@@ -37,10 +37,9 @@ static int mp_integer(struct mp *r, uint64_t *bits, bool *negative)
             return ERR_INVALID;
         uint64_t value = number_behind_tag(r, width);
         if (tag >= 0xd0) {
-            unsigned shift = (unsigned)(64 - 8 * width);
-            int64_t wide = (int64_t)(value << shift) >> shift;
-            *negative = wide < 0;
-            value = (uint64_t)wide;
+            uint64_t sign = UINT64_C(0x80) << (8 * (width - 1));
+            *negative = (value & sign) != 0;
+            value = (value ^ sign) - sign; /* the sign spread over the upper bits */
         }
         *bits = value;
     } else {

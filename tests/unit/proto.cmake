@@ -1,7 +1,11 @@
 stoa_test(mp stoa_proto)
 stoa_test(message stoa_proto PkgConfig::MSGPACK)
+target_sources(test_message PRIVATE message_samples.c)
 stoa_test(packet stoa_proto)
-stoa_test(hub stoa_proto)
+foreach(subject hub hub_messages)
+  stoa_test(${subject} stoa_proto)
+  target_sources(test_${subject} PRIVATE hub_world.c)
+endforeach()
 stoa_test(slots stoa_proto)
 
 # docs/protocol.md is what the code says it is.
