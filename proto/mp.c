@@ -32,7 +32,8 @@ static int mp_integer(struct mp *r, uint64_t *bits, bool *negative)
         *bits = (uint64_t)(int64_t)(int8_t)tag;
         *negative = true;
     } else if (tag >= 0xcc && tag <= 0xd3) {
-        width = (size_t)1 << ((tag - 0xcc) & 3);
+        static const uint8_t widths[] = {1, 2, 4, 8};
+        width = widths[tag & 3];
         if (bytes_left(r) <= width)
             return ERR_INVALID;
         uint64_t value = number_behind_tag(r, width);

@@ -84,12 +84,10 @@ static void claim_slot(struct slots *s, struct claimant *c, uint64_t slot, uint6
         s->winner[slot] = c;
     } else if (s->contested[slot]) {
         return;
-    } else if (!rival) {
-        s->winner[slot] = c;
-    } else if (!same_owner(rival, c)) {
+    } else if (rival && !same_owner(rival, c)) {
         s->contested[slot] = true;
         s->winner[slot] = NULL;
-    } else if (!rival->up) {
+    } else if (!rival || !rival->up) {
         s->winner[slot] = c;
     }
 }
