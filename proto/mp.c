@@ -32,15 +32,14 @@ static int mp_integer(struct mp *r, uint64_t *bits, bool *negative)
         *bits = (uint64_t)(int64_t)(int8_t)tag;
         *negative = true;
     } else if (tag >= 0xcc && tag <= 0xd3) {
-        static const uint8_t widths[] = {1, 2, 4, 8};
-        width = widths[tag & 3];
+        width = (size_t)1 << (tag & 3);
         if (bytes_left(r) <= width)
             return ERR_INVALID;
         uint64_t value = number_behind_tag(r, width);
         if (tag >= 0xd0) {
-            uint64_t sign = UINT64_C(0x80) << (8 * (width - 1));
-            *negative = (value & sign) != 0;
-            value = (value ^ sign) - sign; /* the sign spread over the upper bits */
+            *negative = r->at[1] >= 0x80;
+            if (*negative && width < 8)
+                value |= UINT64_MAX << (8 * width); /* the sign spread over the upper bits */
         }
         *bits = value;
     } else {
