@@ -1,4 +1,5 @@
-/* CORE. HTTP/1 requests from bytes: http-parser splits, this file decides what may pass.
+/* CORE. HTTP/1 requests from bytes: http-parser splits the head, this file decides what may pass
+ * and takes the body.
  *
  *   bytes:  [ answered ][ head | body ][ not parsed yet, or behind the request ]
  *           0           base           base + parsed                          size
@@ -19,6 +20,7 @@
 
 #include "common/limits.h"
 #include "common/mem.h"
+#include "gateway/http_chunked.h"
 
 #define KEEP_CAPACITY_BYTES (64 * KIB) /* memory that a reset reader keeps */
 #define BLANK_LINES_MAX 4              /* before a request line */
@@ -37,13 +39,16 @@ struct http_reader {
     size_t line;      /* where the line begins that is being collected */
     size_t head_size; /* 0: the head is not complete */
     size_t body_size;
+    size_t length; /* announced by Content-Length */
     size_t body_max;
+    struct chunked chunks;
     unsigned blank_lines;
     unsigned n_headers;
     bool in_value;
     bool has_line; /* the request line is complete */
     bool head_done;
     bool complete;
+    bool chunked;
     bool expects_continue;
     bool keep_alive;
     bool upgrade;
@@ -63,6 +68,11 @@ static int refuse(struct http_reader *r, unsigned status, const char *tag, const
 static int refuse_bad(struct http_reader *r, const char *message)
 {
     return refuse(r, 400, "BadRequest", message);
+}
+
+static int refuse_large(struct http_reader *r)
+{
+    return refuse(r, 413, "TooLarge", "The body is too large; send less, or in parts.");
 }
 
 static struct slice span_slice(const struct http_reader *r, struct span s)
@@ -135,8 +145,9 @@ static int check_target(struct http_reader *r, struct slice host)
 {
     struct slice target = span_slice(r, r->target);
     size_t at = 0;
-    if (target.size && memchr(target.data, '#', target.size))
-        return refuse_bad(r, "The request target must not have a fragment.");
+    for (size_t i = 0; i < target.size; i++)
+        if (target.data[i] <= ' ' || target.data[i] == 0x7f || target.data[i] == '#')
+            return refuse_bad(r, "The request target has a character that it must not have.");
     if (r->parser.method == HTTP_OPTIONS && slice_is(target, "*")) {
         r->path = (struct span){r->target.at, 0};
         return 0;
@@ -191,7 +202,9 @@ static int check_framing(struct http_reader *r)
     if (codings && !equal_nocase(coding, "chunked"))
         return refuse(r, 501, "BadRequest", "The only Transfer-Encoding supported is chunked.");
     if (lengths && r->parser.content_length > r->body_max)
-        return refuse(r, 413, "TooLarge", "The body is too large; send less, or in parts.");
+        return refuse_large(r);
+    r->chunked = codings > 0;
+    r->length = lengths ? (size_t)r->parser.content_length : 0;
     return 0;
 }
 
@@ -242,7 +255,7 @@ static int check_upgrade(struct http_reader *r)
     struct slice key = header_value(r, "sec-websocket-key", &count);
     if (count != 1 || !is_key(key))
         return refuse_bad(r, "Sec-WebSocket-Key must be 16 bytes in base64, once.");
-    if (header_value(r, "transfer-encoding", &count).size || r->parser.content_length + 1 > 1)
+    if (r->chunked || r->length)
         return refuse_bad(r, "A WebSocket upgrade has no body.");
     r->upgrade = true;
     return 0;
@@ -275,8 +288,6 @@ static int on_url(http_parser *p, const char *at, size_t size)
 static int on_header_field(http_parser *p, const char *at, size_t size)
 {
     struct http_reader *r = p->data;
-    if (r->head_done)
-        return 0; /* a trailer: allowed, not used */
     if (r->in_value || r->n_headers == 0) {
         if (r->n_headers == HTTP_HEADERS_MAX)
             return refuse(r, 431, "BadRequest", "Too many headers.");
@@ -291,8 +302,6 @@ static int on_header_field(http_parser *p, const char *at, size_t size)
 static int on_header_value(http_parser *p, const char *at, size_t size)
 {
     struct http_reader *r = p->data;
-    if (r->head_done)
-        return 0;
     r->in_value = true;
     span_extend(r, &r->values[r->n_headers - 1], at, size);
     return 0;
@@ -316,28 +325,8 @@ static int on_headers_complete(http_parser *p)
     if (check_head(r))
         return -1;
     r->head_done = true;
-    return 0;
-}
-
-static int on_body(http_parser *p, const char *at, size_t size)
-{
-    struct http_reader *r = p->data;
-    if (size > r->body_max - r->body_size)
-        return refuse(r, 413, "TooLarge", "The body is too large; send less, or in parts.");
-    uint8_t *end = r->bytes.data + r->base + r->head_size + r->body_size;
-    if ((const uint8_t *)at != end)
-        memmove(end, at, size);
-    r->body_size += size;
-    return 0;
-}
-
-static int on_message_complete(http_parser *p)
-{
-    struct http_reader *r = p->data;
-    r->complete = true;
     r->keep_alive = http_should_keep_alive(p) != 0;
-    http_parser_pause(p, 1);
-    return 0;
+    return 1; /* the parser is not to look for a body */
 }
 
 static const http_parser_settings settings = {
@@ -345,8 +334,6 @@ static const http_parser_settings settings = {
     .on_header_field = on_header_field,
     .on_header_value = on_header_value,
     .on_headers_complete = on_headers_complete,
-    .on_body = on_body,
-    .on_message_complete = on_message_complete,
 };
 
 /* --- the reader --- */
@@ -355,9 +342,10 @@ static void request_begin(struct http_reader *r)
 {
     http_parser_init(&r->parser, HTTP_REQUEST);
     r->parser.data = r;
-    r->parsed = r->line = r->head_size = r->body_size = 0;
+    r->parsed = r->line = r->head_size = r->body_size = r->length = 0;
+    r->chunks = (struct chunked){0};
     r->blank_lines = r->n_headers = 0;
-    r->in_value = r->has_line = r->head_done = r->complete = false;
+    r->in_value = r->has_line = r->head_done = r->complete = r->chunked = false;
     r->expects_continue = r->keep_alive = r->upgrade = false;
     r->target = r->path = r->query = (struct span){0};
     r->refusal = (struct http_refusal){0};
@@ -405,6 +393,21 @@ static size_t available(const struct http_reader *r)
     return r->bytes.size - r->base;
 }
 
+/* Method, target, version, with one space between: the parser is more patient. */
+static bool is_request_line(const uint8_t *line, size_t size)
+{
+    static const char form[] = " HTTP/d.d";
+    size_t tail = sizeof form - 1;
+    size_t spaces = 0;
+    for (size_t i = 0; i < size; i++)
+        spaces += line[i] == ' ';
+    if (spaces != 2 || size < tail || line[0] == ' ')
+        return false;
+    const uint8_t *version = line + size - tail;
+    return memcmp(version, form, strlen(" HTTP/")) == 0 && is_digit(version[6]) &&
+           version[7] == '.' && is_digit(version[8]);
+}
+
 static int check_line(struct http_reader *r, const uint8_t *line, size_t size)
 {
     if (size == 0 || line[size - 1] != '\r')
@@ -413,9 +416,18 @@ static int check_line(struct http_reader *r, const uint8_t *line, size_t size)
         return ++r->blank_lines > BLANK_LINES_MAX ? refuse_bad(r, "A request line is missing.") : 0;
     if (memchr(line, '\r', size - 1))
         return refuse_bad(r, "Lines must end with CR and LF.");
+    if (!r->has_line && !is_request_line(line, size - 1))
+        return refuse_bad(r, "The request line is malformed.");
     if (r->has_line && (line[0] == ' ' || line[0] == '\t'))
         return refuse_bad(r, "Continued header lines are not supported.");
     return 0;
+}
+
+/* The beginning of a line: a CR must be followed by LF. */
+static int check_part(struct http_reader *r, const uint8_t *line, size_t size)
+{
+    const uint8_t *cr = memchr(line, '\r', size);
+    return cr && cr + 1 < line + size ? refuse_bad(r, "Lines must end with CR and LF.") : 0;
 }
 
 /* Looks at the lines of the head that are complete and sets head_size at its end. */
@@ -426,7 +438,7 @@ static int scan_lines(struct http_reader *r)
     while (r->head_size == 0 && r->line < size) {
         const uint8_t *end = memchr(data + r->line, '\n', size - r->line);
         if (!end)
-            break;
+            return check_part(r, data + r->line, size - r->line);
         size_t length = (size_t)(end - (data + r->line));
         if (check_line(r, data + r->line, length))
             return -1;
@@ -456,14 +468,11 @@ static void parse_failed(struct http_reader *r)
     case HPE_INVALID_CONTENT_LENGTH:
         refuse_bad(r, "Content-Length is malformed or contradicted.");
         break;
-    case HPE_INVALID_CHUNK_SIZE:
-        refuse_bad(r, "The chunked body is malformed.");
-        break;
     case HPE_HEADER_OVERFLOW:
         refuse(r, 431, "BadRequest", "The head of the request is too large.");
         break;
     default:
-        refuse_bad(r, r->head_done ? "The body is malformed." : "The request is malformed.");
+        refuse_bad(r, "The request is malformed.");
         break;
     }
 }
@@ -479,12 +488,13 @@ static int feed(struct http_reader *r, size_t end)
     r->parsed += eaten;
     if (r->refusal.status)
         return -1;
-    if (r->complete)
-        return 0;
     if (HTTP_PARSER_ERRNO(&r->parser) != HPE_OK || eaten != size) {
         parse_failed(r);
         return -1;
     }
+    /* The two must agree on where the head ends. */
+    if (r->head_done != (r->head_size == end))
+        return refuse_bad(r, "The request is malformed.");
     return 0;
 }
 
@@ -506,12 +516,41 @@ static int step_head(struct http_reader *r)
 static void close_gap(struct http_reader *r)
 {
     size_t want = r->head_size + r->body_size;
-    if (!r->head_done || r->parsed <= want)
-        return;
     uint8_t *data = r->bytes.data + r->base;
+    if (r->parsed == want)
+        return;
     memmove(data + want, data + r->parsed, available(r) - r->parsed);
     r->bytes.size -= r->parsed - want;
     r->parsed = want;
+}
+
+static int step_chunks(struct http_reader *r)
+{
+    uint8_t *data = r->bytes.data + r->base;
+    size_t taken;
+    size_t made;
+    int code = chunked_decode(&r->chunks, slice_of(data + r->parsed, available(r) - r->parsed),
+                              data + r->parsed, r->body_max - r->body_size, &taken, &made);
+    if (code != ERR_OK)
+        return code == ERR_TOO_LARGE ? refuse_large(r)
+                                     : refuse_bad(r, "The chunked body is malformed.");
+    r->body_size += made;
+    r->parsed += taken;
+    close_gap(r);
+    r->complete = r->chunks.state == CHUNK_DONE;
+    return 0;
+}
+
+static int step_body(struct http_reader *r)
+{
+    if (r->chunked)
+        return step_chunks(r);
+    size_t here = available(r) - r->parsed;
+    size_t size = here < r->length - r->body_size ? here : r->length - r->body_size;
+    r->body_size += size;
+    r->parsed += size;
+    r->complete = r->body_size == r->length;
+    return 0;
 }
 
 enum http_step http_reader_step(struct http_reader *r, size_t body_max)
@@ -520,14 +559,13 @@ enum http_step http_reader_step(struct http_reader *r, size_t body_max)
         return HTTP_STEP_REFUSED;
     if (r->complete)
         return HTTP_STEP_REQUEST;
+    if (available(r) == 0)
+        return HTTP_STEP_MORE;
     r->body_max = body_max;
     if (!r->head_done && step_head(r))
         return HTTP_STEP_REFUSED;
-    if (r->head_done && !r->complete) {
-        if (feed(r, available(r)))
-            return HTTP_STEP_REFUSED;
-        close_gap(r);
-    }
+    if (r->head_done && step_body(r))
+        return HTTP_STEP_REFUSED;
     if (r->complete)
         return HTTP_STEP_REQUEST;
     if (r->head_done && r->expects_continue) {
@@ -616,5 +654,7 @@ bool http_reader_in_body(const struct http_reader *r)
 
 struct slice http_reader_rest(const struct http_reader *r)
 {
+    if (available(r) == 0)
+        return slice_of(NULL, 0);
     return slice_of(r->bytes.data + r->base + r->parsed, available(r) - r->parsed);
 }

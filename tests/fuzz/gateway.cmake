@@ -1,0 +1,1 @@
+stoa_fuzz(http gateway_core)
