@@ -1,0 +1,101 @@
+/* SHELL. Flags by getopt_long, built from the program's table and the common ones. */
+#include "common/shell/launch.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/err.h"
+#include "common/mem.h"
+#include "common/shell/process.h"
+#include "common/strbuf.h"
+
+enum { OPTION_SUPERVISED = 256, OPTION_FLAG };
+
+#define FLAGS_MAX 16
+
+static void override(struct launch *l, const char *field, const char *value)
+{
+    STOA_ASSERT(l->n_overrides < LAUNCH_OVERRIDES_MAX);
+    struct strbuf text = {0};
+    strbuf_printf(&text, "%s=%s", field, value);
+    l->overrides[l->n_overrides++] = mem_strndup((const char *)text.data, text.size);
+    strbuf_free(&text);
+}
+
+static size_t options_build(struct option *options, const struct launch_flag *flags)
+{
+    static const struct option common[] = {{"config", required_argument, NULL, 'c'},
+                                           {"supervised", no_argument, NULL, OPTION_SUPERVISED},
+                                           {"help", no_argument, NULL, 'h'},
+                                           {"version", no_argument, NULL, 'V'}};
+    size_t n = sizeof common / sizeof *common, i = 0;
+    memcpy(options, common, sizeof common);
+    for (; flags[i].name != NULL; i++) {
+        STOA_ASSERT(i < FLAGS_MAX);
+        options[n++] =
+            (struct option){flags[i].name, flags[i].field ? required_argument : no_argument, NULL,
+                            OPTION_FLAG + (int)i};
+    }
+    options[n] = (struct option){0};
+    return i;
+}
+
+static int usage_error(const struct launch *l)
+{
+    fprintf(stderr, "%s", l->usage);
+    return 2;
+}
+
+int launch_read(struct launch *l, int argc, char **argv, const struct launch_flag *flags)
+{
+    struct option options[FLAGS_MAX + 5];
+    size_t n_flags = options_build(options, flags);
+    for (int c; (c = getopt_long(argc, argv, "c:hV", options, NULL)) != -1;) {
+        size_t flag = (size_t)(c - OPTION_FLAG);
+        if (c == 'c') {
+            l->config_path = optarg;
+        } else if (c == 'h') {
+            return fputs(l->usage, stdout) < 0 ? 1 : 0;
+        } else if (c == 'V') {
+            return printf("%s %s\n", l->program, STOA_VERSION) < 0 ? 1 : 0;
+        } else if (c == OPTION_SUPERVISED) {
+            l->supervised = true;
+        } else if (c < OPTION_FLAG || flag >= n_flags) {
+            return usage_error(l);
+        } else if (flags[flag].field == NULL) {
+            *flags[flag].set = true;
+        } else if (l->n_overrides == LAUNCH_OVERRIDES_MAX) {
+            fprintf(stderr, "%s: more than %d options\n", l->program, LAUNCH_OVERRIDES_MAX);
+            return 2;
+        } else {
+            override(l, flags[flag].field, optarg);
+        }
+    }
+    if (optind == argc)
+        return -1;
+    fprintf(stderr, "%s: \"%s\" is no option\n", l->program, argv[optind]);
+    return usage_error(l);
+}
+
+void launch_free(struct launch *l)
+{
+    for (size_t i = 0; i < l->n_overrides; i++)
+        mem_free(l->overrides[i]);
+    l->n_overrides = 0;
+}
+
+enum log_level launch_log_level(const char *text)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    for (size_t i = 0; text && i < sizeof names / sizeof *names; i++)
+        if (strcmp(text, names[i]) == 0)
+            return (enum log_level)i;
+    return LOG_INFO;
+}
+
+struct log launch_log(const char *role, const char *format, const char *level)
+{
+    bool json = format != NULL && strcmp(format, "json") == 0;
+    return process_log(role, launch_log_level(level), json ? LOG_JSON : LOG_TEXT);
+}

@@ -1,0 +1,38 @@
+/* SHELL. How every program starts: its flags become overrides of the configuration (flags win over
+ * environment over file), with the options that all of them have in common. */
+#ifndef STOA_COMMON_SHELL_LAUNCH_H
+#define STOA_COMMON_SHELL_LAUNCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/log.h"
+
+#define LAUNCH_OVERRIDES_MAX 16
+
+struct launch_flag {
+    const char *name;  /* "--" NAME; NULL ends the table */
+    const char *field; /* the configuration's field that its argument sets; NULL: a switch */
+    bool *set;         /* what a switch sets */
+};
+
+struct launch {
+    const char *program;                       /* "stoa-shard": in front of every message */
+    const char *usage;                         /* whole text of --help */
+    const char *config_path;                   /* -c, --config; NULL: not given */
+    bool supervised;                           /* --supervised: end with the parent process */
+    char *overrides[LAUNCH_OVERRIDES_MAX + 1]; /* owned, NULL-terminated: for config_load */
+    size_t n_overrides;
+};
+
+/* Reads the arguments: the common ones (-c --config, --supervised, -h --help, -V --version) and
+ * `flags`. Returns -1 to go on, else the exit code (help and version: 0; usage: 2, told on stderr).
+ */
+int launch_read(struct launch *l, int argc, char **argv, const struct launch_flag *flags);
+void launch_free(struct launch *l);
+/* "debug", "info", "warn", "error"; anything else, and NULL: info. */
+enum log_level launch_log_level(const char *text);
+/* A log to stderr as the configuration's log.format and log.level say. */
+struct log launch_log(const char *role, const char *format, const char *level);
+
+#endif
