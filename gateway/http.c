@@ -414,12 +414,13 @@ static int check_line(struct http_reader *r, const uint8_t *line, size_t size)
         return refuse_bad(r, "Lines must end with CR and LF.");
     if (size == 1 && !r->has_line)
         return ++r->blank_lines > BLANK_LINES_MAX ? refuse_bad(r, "A request line is missing.") : 0;
-    if (memchr(line, '\r', size - 1))
-        return refuse_bad(r, "Lines must end with CR and LF.");
     if (!r->has_line && !is_request_line(line, size - 1))
         return refuse_bad(r, "The request line is malformed.");
     if (r->has_line && (line[0] == ' ' || line[0] == '\t'))
         return refuse_bad(r, "Continued header lines are not supported.");
+    for (size_t i = 0; i + 1 < size; i++)
+        if ((line[i] < ' ' && line[i] != '\t') || line[i] == 0x7f)
+            return refuse_bad(r, "A header has a control character.");
     return 0;
 }
 
