@@ -54,6 +54,7 @@ void store_look_at_space(struct lmdb_store *s)
     bool map_short = used > s->map_pages / 10 * 9,
          disk_short = s->free_disk_bytes < s->reserve_bytes;
     s->space = !map_short && !disk_short;
+    s->write_full = false;
     if (s->space)
         return;
     uint64_t inside = free_list_pages(s);
