@@ -1,0 +1,147 @@
+/* CORE. Answers to HTTP requests, at once or later. A waiter stands for a request whose answer
+ * needs a router or a shard; it forgets its client when the connection goes first. */
+#include <stdio.h>
+
+#include "common/json.h"
+#include "gateway/core.h"
+
+static const struct {
+    const char *tag;
+    unsigned status;
+} tags[] = {
+    {"BadRequest", 400},
+    {"BadKey", 400},
+    {"BadId", 400},
+    {"RoomValidationError", 400},
+    {"Unauthorized", 401},
+    {"TokenExpired", 401},
+    {"Forbidden", 403},
+    {"OriginRefused", 403},
+    {"NotFound", 404},
+    {"NoSuchType", 404},
+    {"NoSuchMethod", 404},
+    {"MethodNotAllowed", 405},
+    {"Duplicate", 409},
+    {"NoHandler", 409},
+    {"RoomFull", 409},
+    {"TooLarge", 413},
+    {"AttachmentTooLargeError", 413},
+    {"UnsupportedType", 415},
+    {"UpgradeRequired", 426},
+    {"RateLimited", 429},
+    {"RoomError", 500},
+    {"UpgradeError", 500},
+    {"Busy", 503},
+    {"Moving", 503},
+    {"DiskFull", 503},
+    {"Draining", 503},
+    {"Unknown", 504},
+};
+
+unsigned tag_status(const char *tag)
+{
+    for (size_t i = 0; i < sizeof tags / sizeof *tags; i++)
+        if (strcmp(tags[i].tag, tag) == 0)
+            return tags[i].status;
+    return 500;
+}
+
+void refused_count(struct gateway *g, const char *tag)
+{
+    char label[64];
+    snprintf(label, sizeof label, "tag=\"%s\"", tag);
+    metric_add(metrics_counter(g->m.registry, "stoa_refused_total", label,
+                               "Requests and frames answered with an error."),
+               1);
+}
+
+void error_put(struct strbuf *out, const char *tag, const char *message, bool with_status)
+{
+    strbuf_put_text(out, "{\"tag\":\"");
+    strbuf_put_text(out, tag);
+    strbuf_put_text(out, "\",\"message\":");
+    json_quote(out, slice_text(message));
+    if (with_status) {
+        strbuf_put_text(out, ",\"status\":");
+        strbuf_put_u64(out, tag_status(tag));
+    }
+    strbuf_put_byte(out, '}');
+}
+
+void answer(struct gateway *g, uint64_t client, const char *cors, unsigned status,
+            const char *content_type, struct slice body, const char *headers)
+{
+    struct strbuf extra = {0};
+    strbuf_put_text(&extra, cors);
+    strbuf_put_text(&extra, headers);
+    struct http_response response = {.status = status,
+                                     .content_type = content_type,
+                                     .body = body,
+                                     .headers = strbuf_slice(&extra),
+                                     .close = g->draining};
+    g->ports.respond(g->ports.ctx, client, &response);
+    strbuf_free(&extra);
+}
+
+static void error_answer(struct gateway *g, uint64_t client, const char *cors, unsigned status,
+                         const char *tag, const char *message, const char *headers)
+{
+    struct strbuf body = {0};
+    struct strbuf extra = {0};
+    refused_count(g, tag);
+    strbuf_put_text(&body, "{\"error\":");
+    error_put(&body, tag, message, false);
+    strbuf_put_byte(&body, '}');
+    strbuf_put_text(&extra, headers);
+    if (status == 503 || status == 429)
+        strbuf_put_text(&extra, "Retry-After: 1\r\n");
+    answer(g, client, cors, status, "application/json", strbuf_slice(&body), strbuf_cstr(&extra));
+    strbuf_free(&body);
+    strbuf_free(&extra);
+}
+
+void answer_error(struct gateway *g, uint64_t client, const char *cors, const char *tag,
+                  const char *message, const char *headers)
+{
+    error_answer(g, client, cors, tag_status(tag), tag, message, headers);
+}
+
+void gateway_refuse(struct gateway *g, uint64_t client, unsigned status, const char *tag,
+                    const char *message)
+{
+    error_answer(g, client, "", status, tag, message, "");
+}
+
+/* ---- later ---- */
+
+void waiter_begin(struct gateway *g, struct waiter *w, uint64_t client, const char *cors)
+{
+    *w = (struct waiter){.client = client, .waiting = true};
+    if (*cors)
+        w->cors = mem_strdup(cors);
+    STOA_ASSERT(!map_get(g->waiters, map_id(&w->client)));
+    map_put(g->waiters, map_id(&w->client), w);
+}
+
+void waiter_drop(struct gateway *g, struct waiter *w)
+{
+    if (w->waiting)
+        map_remove(g->waiters, map_id(&w->client));
+    mem_free(w->cors);
+    w->cors = NULL;
+    w->waiting = false;
+}
+
+void waiter_answer(struct gateway *g, struct waiter *w, const char *content_type, struct slice body)
+{
+    if (w->waiting)
+        answer(g, w->client, w->cors ? w->cors : "", 200, content_type, body, "");
+    waiter_drop(g, w);
+}
+
+void waiter_error(struct gateway *g, struct waiter *w, const char *tag, const char *message)
+{
+    if (w->waiting)
+        answer_error(g, w->client, w->cors ? w->cors : "", tag, message, "");
+    waiter_drop(g, w);
+}

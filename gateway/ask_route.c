@@ -1,0 +1,477 @@
+/* CORE. Questions to other processes and the answers put together: /connections (one shard), /keys
+ * and /top (every shard), /status (everybody). Who has not answered after ASK_TIMEOUT_MS is left
+ * out, and the answer says so. */
+#include <stdlib.h>
+
+#include "common/json.h"
+#include "gateway/core.h"
+
+#define LIST_LIMIT_DEFAULT 100
+#define LIST_LIMIT_MAX 10000
+#define TOP_LIMIT_DEFAULT 20
+#define TOP_LIMIT_MAX 1000
+#define CONNECTIONS_MAX_BYTES MIB
+
+struct inquiry;
+
+struct part {
+    struct call call;
+    struct inquiry *of;
+    uint32_t peer; /* 0: a shard or router that was not asked */
+    bool answered;
+    struct strbuf json; /* a valid JSON value when answered */
+};
+
+struct inquiry {
+    struct timer timer;
+    struct waiter waiter;
+    void (*finish)(struct gateway *g, struct inquiry *q); /* answers */
+    uint64_t limit;
+    size_t n_open;
+    size_t n_parts;
+    struct part parts[];
+};
+
+static struct inquiry *inquiry_create(struct exchange *x, size_t parts_max, uint64_t limit,
+                                      void (*finish)(struct gateway *g, struct inquiry *q))
+{
+    struct inquiry *q = mem_zalloc(sizeof *q + parts_max * sizeof q->parts[0]);
+    q->limit = limit;
+    q->finish = finish;
+    waiter_begin(x->g, &q->waiter, x->client, exchange_cors(x));
+    return q;
+}
+
+static void inquiry_end(struct gateway *g, struct inquiry *q)
+{
+    q->finish(g, q);
+    waiter_drop(g, &q->waiter);
+    timer_stop(g, &q->timer);
+    for (size_t i = 0; i < q->n_parts; i++) {
+        call_end(g, &q->parts[i].call);
+        strbuf_free(&q->parts[i].json);
+    }
+    mem_free(q);
+}
+
+static void inquiry_fire(struct gateway *g, struct timer *t)
+{
+    inquiry_end(g, LIST_ENTRY(t, struct inquiry, timer));
+}
+
+/* Asks one peer, or only notes that it could not be asked. */
+static void inquiry_ask(struct gateway *g, struct inquiry *q, uint32_t peer,
+                        const struct msg_ask *ask, struct slice key, uint16_t slot)
+{
+    struct part *part = &q->parts[q->n_parts++];
+    part->of = q;
+    part->peer = peer;
+    if (!hub_is_up(g->hub, peer))
+        return;
+    call_begin(g, &part->call, CALL_ASK, peer);
+    q->n_open++;
+    struct message m = {.type = MSG_ASK, .cid = part->call.cid, .slot = slot, .key = key};
+    m.ask = *ask;
+    hub_send(g->hub, peer, &m);
+}
+
+static void inquiry_asked(struct gateway *g, struct inquiry *q)
+{
+    if (q->n_open == 0) {
+        inquiry_end(g, q);
+        return;
+    }
+    q->timer.fire = inquiry_fire;
+    timer_set(g, &q->timer, g->now.mono_ns + ASK_TIMEOUT_MS * NS_PER_MS);
+}
+
+static void part_done(struct gateway *g, struct part *part)
+{
+    struct inquiry *q = part->of;
+    call_end(g, &part->call);
+    if (--q->n_open == 0)
+        inquiry_end(g, q);
+}
+
+void ask_on_answer(struct gateway *g, struct call *call, const struct message *m)
+{
+    struct part *part = LIST_ENTRY(call, struct part, call);
+    if (m->answer.status == 0 && json_valid(m->answer.json)) {
+        strbuf_put_slice(&part->json, m->answer.json);
+        part->answered = true;
+    }
+    part_done(g, part);
+}
+
+void ask_peer_down(struct gateway *g, struct call *call)
+{
+    part_done(g, LIST_ENTRY(call, struct part, call));
+}
+
+void ask_destroy(struct gateway *g, struct call *call)
+{
+    struct inquiry *q = LIST_ENTRY(call, struct part, call)->of;
+    waiter_drop(g, &q->waiter);
+    inquiry_end(g, q);
+}
+
+static void ask_all_shards(struct gateway *g, struct inquiry *q, const struct msg_ask *ask)
+{
+    for (unsigned i = 0; i < g->options.n_shards; i++)
+        inquiry_ask(g, q, g->shards[i].peer, ask, slice_of(NULL, 0), SLOT_UNKNOWN);
+    inquiry_asked(g, q);
+}
+
+static bool all_answered(const struct inquiry *q)
+{
+    for (size_t i = 0; i < q->n_parts; i++)
+        if (!q->parts[i].answered)
+            return false;
+    return true;
+}
+
+/* The elements of an answer: an array, or an object that has one under `name`. */
+static struct json_iter elements_of(const struct part *part, const char *name)
+{
+    struct slice text = strbuf_slice(&part->json);
+    if (json_type_of(text) == JSON_OBJECT)
+        text = json_get(text, name).raw;
+    return json_members(json_type_of(text) == JSON_ARRAY ? text : slice_text("[]"));
+}
+
+/* ---- connections and close ---- */
+
+static void connections_finish(struct gateway *g, struct inquiry *q)
+{
+    const struct part *part = &q->parts[0];
+    if (part->answered && json_type_of(strbuf_slice(&part->json)) == JSON_ARRAY)
+        waiter_answer(g, &q->waiter, "application/json", strbuf_slice(&part->json));
+    else
+        waiter_error(g, &q->waiter, "Moving", "no shard answers for this key just now; try again");
+}
+
+void route_connections(struct exchange *x)
+{
+    struct gateway *g = x->g;
+    struct slice key = strbuf_slice(&x->key);
+    uint16_t slot = slot_of(key, g->options.slot_seed);
+    uint32_t owner = slots_owner(g->slots, slot).peer;
+    if (owner == 0) {
+        exchange_error(x, "Moving", "no shard serves this key just now; try again");
+        return;
+    }
+    struct inquiry *q = inquiry_create(x, 1, 0, connections_finish);
+    inquiry_ask(g, q, owner, &(struct msg_ask){.what = ASK_CONNECTIONS}, key, slot);
+    inquiry_asked(g, q);
+}
+
+/* A shard asks for this gateway's share. */
+void ask_on_ask(struct gateway *g, uint32_t peer, const struct message *m)
+{
+    const char *separator = "[";
+    struct strbuf out = {0};
+    struct room *room = m->ask.what == ASK_CONNECTIONS ? room_find(g, m->key) : NULL;
+    if (room) {
+        LIST_EACH(cursor, after, &room->subs)
+        {
+            const struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
+            if (!sub->session->established || out.size > CONNECTIONS_MAX_BYTES)
+                continue;
+            strbuf_put_text(&out, separator);
+            strbuf_put_text(&out, "{\"id\":\"");
+            session_id_put(&out, g, sub->session);
+            strbuf_put_text(&out, "\",\"tags\":[],\"state\":null}");
+            separator = ",";
+        }
+    }
+    strbuf_put_text(&out, *separator == '[' ? "[]" : "]");
+    struct message answer = {.type = MSG_ANSWER, .cid = m->cid, .slot = m->slot, .key = m->key};
+    answer.answer.json = strbuf_slice(&out);
+    hub_send(g->hub, peer, &answer);
+    strbuf_free(&out);
+}
+
+static bool close_code_valid(uint64_t code)
+{
+    return code == 1000 || code == 1001 || code == 1008 || (code >= 1011 && code <= 1013) ||
+           (code >= 3000 && code <= 4999);
+}
+
+void route_close(struct exchange *x)
+{
+    struct gateway *g = x->g;
+    struct slice key = strbuf_slice(&x->key);
+    uint64_t code = 1000;
+    if (!exchange_number(x, "code", 1000, 4999, &code))
+        return;
+    if (!close_code_valid(code)) {
+        exchange_error(x, "BadRequest", "code: 1000, 1001, 1008, 1011 to 1013 or 3000 to 4999");
+        return;
+    }
+    uint16_t slot = slot_of(key, g->options.slot_seed);
+    uint32_t owner = slots_owner(g->slots, slot).peer;
+    if (owner == 0) {
+        exchange_error(x, "Moving", "no shard serves this key just now; try again");
+        return;
+    }
+    struct message m = {.type = MSG_CLOSE, .slot = slot, .key = key};
+    m.close.code = code;
+    m.close.reason = slice_text("closed by request");
+    hub_send(g->hub, owner, &m);
+    exchange_json(x, slice_text("{}"));
+}
+
+/* ---- keys ---- */
+
+static int slice_order(const void *a, const void *b)
+{
+    const struct slice *left = a;
+    const struct slice *right = b;
+    size_t size = left->size < right->size ? left->size : right->size;
+    int order = size ? memcmp(left->data, right->data, size) : 0;
+    if (order != 0)
+        return order;
+    return left->size < right->size ? -1 : left->size > right->size;
+}
+
+struct rows {
+    struct strbuf text;
+    struct slice *at; /* while gathering, data holds offsets into text */
+    size_t count, capacity;
+};
+
+static void row_add(struct rows *rows, size_t offset)
+{
+    if (rows->count == rows->capacity) {
+        rows->capacity = rows->capacity ? 2 * rows->capacity : 64;
+        rows->at = mem_realloc(rows->at, rows->capacity * sizeof *rows->at);
+    }
+    rows->at[rows->count++] = slice_of((const uint8_t *)offset, rows->text.size - offset);
+}
+
+static void rows_settle(struct rows *rows)
+{
+    for (size_t i = 0; i < rows->count; i++)
+        rows->at[i].data = rows->text.data + (size_t)rows->at[i].data;
+}
+
+static void rows_free(struct rows *rows)
+{
+    strbuf_free(&rows->text);
+    mem_free(rows->at);
+}
+
+/* Keys, as text or as objects with a member `key`; *full: a shard may have more. */
+static void keys_gather(const struct inquiry *q, struct rows *rows, bool *full)
+{
+    for (size_t i = 0; i < q->n_parts; i++) {
+        uint64_t count = 0;
+        struct json_iter it = elements_of(&q->parts[i], "keys");
+        while (q->parts[i].answered && json_next(&it)) {
+            struct json_value key = it.value;
+            if (key.type == JSON_OBJECT)
+                key = json_get(key.raw, "key");
+            size_t before = rows->text.size;
+            if (!json_unescape(key, &rows->text))
+                rows->text.size = before;
+            else
+                row_add(rows, before);
+            count++;
+        }
+        *full |= count >= q->limit;
+    }
+}
+
+static void keys_finish(struct gateway *g, struct inquiry *q)
+{
+    struct rows rows = {0};
+    struct strbuf out = {0};
+    bool full = false;
+    uint64_t given = 0;
+    keys_gather(q, &rows, &full);
+    rows_settle(&rows);
+    if (rows.count > 0)
+        qsort(rows.at, rows.count, sizeof *rows.at, slice_order);
+    strbuf_put_text(&out, "{\"keys\":[");
+    for (size_t i = 0; i < rows.count; i++) {
+        if (i > 0 && slice_equal(rows.at[i], rows.at[i - 1]))
+            continue;
+        if (given == q->limit) {
+            full = true;
+            break;
+        }
+        if (given++ > 0)
+            strbuf_put_byte(&out, ',');
+        json_quote(&out, rows.at[i]);
+    }
+    strbuf_printf(&out, "],\"more\":%s,\"complete\":%s}", full ? "true" : "false",
+                  all_answered(q) ? "true" : "false");
+    waiter_answer(g, &q->waiter, "application/json", strbuf_slice(&out));
+    strbuf_free(&out);
+    rows_free(&rows);
+}
+
+/* A part of a key as a parameter; false: answered. */
+static bool key_part(struct exchange *x, const char *name, struct strbuf *out)
+{
+    int found = http_query_get(x->request->query, name, out);
+    if (found == ERR_NOT_FOUND)
+        strbuf_reset(out);
+    if (found == ERR_INVALID || out->size > KEY_MAX_BYTES) {
+        exchange_error(x, "BadKey", "prefix, after: (the beginning of) a key");
+        return false;
+    }
+    return true;
+}
+
+void route_keys(struct exchange *x)
+{
+    struct strbuf prefix = {0};
+    struct strbuf after = {0};
+    uint64_t limit = LIST_LIMIT_DEFAULT;
+    if (key_part(x, "prefix", &prefix) && key_part(x, "after", &after) &&
+        exchange_number(x, "limit", 1, LIST_LIMIT_MAX, &limit)) {
+        struct inquiry *q = inquiry_create(x, x->g->options.n_shards, limit, keys_finish);
+        ask_all_shards(x->g, q,
+                       &(struct msg_ask){.what = ASK_KEYS,
+                                         .prefix = strbuf_slice(&prefix),
+                                         .after = strbuf_slice(&after),
+                                         .limit = limit});
+    }
+    strbuf_free(&prefix);
+    strbuf_free(&after);
+}
+
+/* ---- top ---- */
+
+/* What rooms are ranked by: the first of these members that a row has. */
+static double row_weight(struct slice row)
+{
+    static const char *const names[] = {"rate", "events_per_s", "events", "head"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char digits[32] = {0};
+        struct json_value v = json_get(row, names[i]);
+        if (v.type != JSON_NUMBER || v.raw.size >= sizeof digits)
+            continue;
+        memcpy(digits, v.raw.data, v.raw.size);
+        return strtod(digits, NULL);
+    }
+    return 0;
+}
+
+static int weight_order(const void *a, const void *b)
+{
+    double left = row_weight(*(const struct slice *)a);
+    double right = row_weight(*(const struct slice *)b);
+    if (left != right)
+        return left > right ? -1 : 1;
+    return slice_order(a, b);
+}
+
+static void top_finish(struct gateway *g, struct inquiry *q)
+{
+    struct rows rows = {0};
+    struct strbuf out = {0};
+    for (size_t i = 0; i < q->n_parts; i++) {
+        struct json_iter it = elements_of(&q->parts[i], "rooms");
+        while (q->parts[i].answered && json_next(&it)) {
+            size_t before = rows.text.size;
+            if (it.value.type != JSON_OBJECT)
+                continue;
+            strbuf_put_slice(&rows.text, it.value.raw);
+            row_add(&rows, before);
+        }
+    }
+    rows_settle(&rows);
+    if (rows.count > 0)
+        qsort(rows.at, rows.count, sizeof *rows.at, weight_order);
+    strbuf_put_text(&out, "{\"rooms\":[");
+    for (size_t i = 0; i < rows.count && i < q->limit; i++) {
+        if (i > 0)
+            strbuf_put_byte(&out, ',');
+        strbuf_put_slice(&out, rows.at[i]);
+    }
+    strbuf_printf(&out, "],\"complete\":%s}", all_answered(q) ? "true" : "false");
+    waiter_answer(g, &q->waiter, "application/json", strbuf_slice(&out));
+    strbuf_free(&out);
+    rows_free(&rows);
+}
+
+void route_top(struct exchange *x)
+{
+    uint64_t limit = TOP_LIMIT_DEFAULT;
+    if (!exchange_number(x, "limit", 1, TOP_LIMIT_MAX, &limit))
+        return;
+    struct inquiry *q = inquiry_create(x, x->g->options.n_shards, limit, top_finish);
+    ask_all_shards(x->g, q, &(struct msg_ask){.what = ASK_TOP, .limit = limit});
+}
+
+/* ---- status ---- */
+
+static void own_status_put(struct gateway *g, struct strbuf *out)
+{
+    strbuf_put_text(out, "{\"role\":\"gateway\",\"name\":");
+    json_quote(out, slice_text(g->options.self.name));
+    strbuf_put_text(out, ",\"version\":");
+    json_quote(out, slice_text(g->options.version ? g->options.version : ""));
+    strbuf_printf(out,
+                  ",\"up\":true,\"draining\":%s,\"rooms\":%zu,\"sockets\":%zu,\"lagging\":%.0f,"
+                  "\"deliveries\":%.0f,\"publishes_in_flight\":%zu}",
+                  g->draining ? "true" : "false", map_count(g->rooms), map_count(g->sessions),
+                  metric_value(g->m.lagging), metric_value(g->m.deliveries), g->n_publishes);
+}
+
+/* What we know of a peer first, then what it says of itself. */
+static void peer_status_put(struct gateway *g, struct strbuf *out, const struct part *part)
+{
+    static const char *const known[] = {"role", "name", "version", "up"};
+    const struct peer_info *info = hub_info(g->hub, part->peer);
+    bool router = peer_is_router(g, part->peer);
+    strbuf_printf(out, "{\"role\":\"%s\",\"name\":", router ? "router" : "shard");
+    if (info)
+        json_quote(out, slice_text(info->name));
+    else
+        strbuf_printf(out, "\"%s-%u\"", router ? "router" : "shard",
+                      part->peer - 1 - (router ? 0 : g->options.n_routers));
+    strbuf_put_text(out, ",\"version\":");
+    json_quote(out, slice_text(info ? info->version : ""));
+    strbuf_put_text(out, part->answered ? ",\"up\":true" : ",\"up\":false");
+    struct json_iter it = json_members(strbuf_slice(&part->json));
+    while (part->answered && it.object && json_next(&it)) {
+        bool repeated = false;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            repeated |= slice_is(it.name, known[i]);
+        if (repeated)
+            continue;
+        strbuf_put_text(out, ",\"");
+        strbuf_put_slice(out, it.name);
+        strbuf_put_text(out, "\":");
+        strbuf_put_slice(out, it.value.raw);
+    }
+    strbuf_put_byte(out, '}');
+}
+
+static void status_finish(struct gateway *g, struct inquiry *q)
+{
+    struct strbuf out = {0};
+    strbuf_put_text(&out, "{\"processes\":[");
+    own_status_put(g, &out);
+    for (size_t i = 0; i < q->n_parts; i++) {
+        strbuf_put_byte(&out, ',');
+        peer_status_put(g, &out, &q->parts[i]);
+    }
+    strbuf_put_text(&out, "]}");
+    waiter_answer(g, &q->waiter, "application/json", strbuf_slice(&out));
+    strbuf_free(&out);
+}
+
+void route_status(struct exchange *x)
+{
+    struct gateway *g = x->g;
+    struct inquiry *q =
+        inquiry_create(x, g->options.n_routers + g->options.n_shards, 0, status_finish);
+    for (uint32_t peer = 1; peer <= g->options.n_routers + g->options.n_shards; peer++)
+        inquiry_ask(g, q, peer, &(struct msg_ask){.what = ASK_STATUS}, slice_of(NULL, 0),
+                    SLOT_UNKNOWN);
+    inquiry_asked(g, q);
+}

@@ -1,0 +1,474 @@
+/* CORE. What the gateway's own files share; nobody else includes it.
+ *
+ *   session       one WebSocket or event stream           dialect: how it speaks
+ *   subscription  one key on one session                  WAITING -> CATCHUP <-> LIVE <-> LAGGING
+ *   room          one key here: chain of events, subscribed once at the shard that owns it
+ *   pull          one REPLAY_REQ in flight, shared by subscriptions that want the same page
+ *   call          anything with a cid that a router or shard will answer
+ *   waiter        an HTTP request that is answered later
+ *
+ * Ownership: the gateway owns sessions and rooms (maps), a session owns its subscriptions, a room
+ * its pulls, `calls` borrows what is in flight. */
+#ifndef STOA_GATEWAY_CORE_H
+#define STOA_GATEWAY_CORE_H
+
+#include "common/base36.h"
+#include "common/hash.h"
+#include "common/heap.h"
+#include "common/limits.h"
+#include "common/list.h"
+#include "common/map.h"
+#include "common/mem.h"
+#include "common/rng.h"
+#include "gateway/gateway.h"
+#include "proto/slots.h"
+
+#define ROOM_IDLE_MS 5000    /* a room without subscribers waits so long for them to come back */
+#define ROOM_RETRY_MS 250    /* after a refusal by the shard */
+#define SYNC_TICK_MS 100     /* the periodic SUBSYNC is spread in steps of this */
+#define PULL_TIMEOUT_MS 5000 /* a page that has not come is asked for again */
+#define PULL_QUEUE_MAX (64 * KIB) /* no page is asked for while more is queued on the connection \
+                                   */
+#define FANOUT_MAX_BYTES \
+    (256 * KIB) /* a room's pending events are written once there are so many */
+#define CONTROL_QUEUE_MAX (4 * CONN_QUEUE_MAX_BYTES) /* answers beyond it end the socket */
+#define ASK_TIMEOUT_MS 1000
+#define READ_TIMEOUT_MS 5000 /* GET /log, DELETE /log */
+#define READ_RETRY_MS 100
+#define PENDING_PUBLISH_MAX_BYTES (64 * MIB)
+#define PUBS_PER_SOCKET_MAX 256
+#define REF_MAX_BYTES 256
+#define PING_MAX_BYTES 4096
+#define LOG_ANSWER_MAX_BYTES MIB
+
+struct session;
+struct room;
+struct pull;
+
+struct timer {
+    struct heap_node node;
+    void (*fire)(struct gateway *g, struct timer *t);
+};
+
+/* ---- calls ---- */
+enum call_kind { CALL_PUBLISH, CALL_PULL, CALL_LOG, CALL_PURGE, CALL_ASK };
+struct call {
+    uint64_t cid; /* 0: not in g->calls */
+    enum call_kind kind;
+    uint32_t peer;
+};
+
+struct waiter {
+    uint64_t client;
+    bool waiting; /* false: answered, or the client has gone */
+    char *cors;   /* owned header lines, or NULL */
+};
+
+/* ---- events on their way out ---- */
+struct event {
+    uint64_t seq;
+    int64_t ts;
+    uint32_t flags;
+    struct slice payload;
+    struct buf *packet; /* one reference, while in a room's queue; NULL in a page */
+};
+
+struct miss {
+    struct position from, to;
+    enum miss_reason reason;
+};
+
+/* ---- dialects ---- */
+enum { DIALECT_RAW, DIALECT_V1, DIALECT_SSE, DIALECT_COUNT };
+
+struct pack_source {
+    uint64_t epoch;
+    struct slice quoted_key; /* JSON string */
+};
+
+struct subscription;
+
+struct dialect {
+    unsigned index;
+    const char *name;
+    /* Appends one event, framed for the wire. */
+    void (*encode)(struct strbuf *out, const struct pack_source *source, const struct event *e);
+    /* The first word about a key, or (miss not NULL) one about a gap. False: the subscription has
+     * ended with it and is freed. */
+    bool (*tell)(struct gateway *g, struct subscription *sub, enum sub_status status,
+                 const struct miss *miss, struct position head);
+    /* The room closes its connections: ends (and frees) the subscription. */
+    void (*end)(struct gateway *g, struct subscription *sub, unsigned code, struct slice reason);
+    void (*frame)(struct gateway *g, struct session *s, struct slice payload, bool text);
+};
+extern const struct dialect dialect_raw, dialect_v1, dialect_sse;
+
+/* ---- sessions and subscriptions ---- */
+struct session {
+    uint64_t client;
+    const struct dialect *dialect;
+    struct list all;  /* in g->sessions_all */
+    struct list subs; /* of subscription.in_session */
+    struct list lag;  /* in g->lagging, ordered by lag_due_ns */
+    struct list beat; /* in g->streams (SSE), ordered by beat_due_ns */
+    int64_t lag_due_ns, beat_due_ns;
+    size_t queued; /* bytes waiting at the program, as far as known */
+    uint32_t n_subs;
+    uint32_t n_unfed;   /* subscriptions in CATCHUP or LAGGING */
+    uint32_t n_lagging; /* subscriptions in LAGGING */
+    uint16_t bad_frames;
+    uint16_t pubs; /* publishes in flight */
+    bool established;
+    bool closing;  /* ports.close was called; only gateway_closed is still to come */
+    bool too_slow; /* lagged longer than CONN_LAG_MAX_MS */
+};
+
+enum start_kind { START_LIVE, START_AFTER, START_ALL, START_LAST };
+struct start {
+    enum start_kind kind;
+    struct position after;
+    uint64_t last;
+};
+
+enum sub_state { SUBS_WAITING, SUBS_CATCHUP, SUBS_LIVE, SUBS_LAGGING };
+struct subscription {
+    struct room *room;
+    struct session *session;
+    struct list in_room, in_session;
+    struct pull *pull; /* the page it waits for, or NULL */
+    struct list in_pull;
+    struct position pos; /* CATCHUP, LAGGING: what it has; LIVE: at least the room's, as flushed */
+    uint64_t last;       /* START_LAST: until the first page */
+    uint8_t state;       /* enum sub_state */
+    uint8_t start;       /* enum start_kind */
+    bool fresh;          /* nothing was told yet */
+    bool lagged;         /* a gap found now is its own fault */
+};
+
+/* ---- rooms ---- */
+struct room {
+    struct list all;   /* in g->rooms_all */
+    struct list dirty; /* in g->rooms_dirty: has events */
+    struct list idle;  /* in g->rooms_idle, by idle_due_ns */
+    struct list retry; /* in g->rooms_retry */
+    struct list subs;
+    struct list pulls;
+    struct pull *repair;  /* the chain is broken, or may be; NULL: whole */
+    struct event *events; /* accepted in this turn, not yet written */
+    uint32_t n_events, events_capacity;
+    size_t events_bytes;
+    uint64_t epoch, last; /* position of the chain, `events` included */
+    uint64_t flushed;     /* seq before the first of `events` */
+    int64_t idle_due_ns;
+    uint32_t owner;   /* shard's peer; 0: nobody known */
+    uint32_t sub_cid; /* SUB in flight */
+    uint32_t n_subs;
+    uint16_t slot;
+    uint16_t key_size;
+    bool known;      /* epoch and last mean something */
+    bool subscribed; /* the owner delivers to us */
+    uint8_t key[];
+};
+
+struct pull {
+    struct call call;
+    struct room *room;
+    struct list in_room;   /* in room->pulls */
+    struct list in_flight; /* in g->pulls, by due_ns */
+    struct list subs;      /* of subscription.in_pull */
+    struct position after;
+    uint64_t last;
+    int64_t due_ns;
+    enum replay_mode mode;
+    bool repair;
+};
+
+/* ---- links to shards ---- */
+struct shard_link {
+    uint32_t peer;
+    bool up;
+    bool claimed; /* its CLAIM has come since it is up */
+    uint64_t granted;
+    struct mark *marks; /* SUBSYNC being put together; owned */
+    size_t n_marks;
+    size_t marks_bytes;
+};
+
+enum publish_result {
+    PUBLISHED_OK,
+    PUBLISHED_DUPLICATE,
+    PUBLISHED_REJECTED,
+    PUBLISHED_UNAVAILABLE,
+    PUBLISHED_UNKNOWN,
+    PUBLISH_RESULTS
+};
+
+#define MISS_REASONS (MISS_EPOCH + 1)
+
+struct gateway_metrics {
+    struct metric *publishes[PUBLISH_RESULTS];
+    struct metric *publish_ack, *deliveries, *delivery, *lagging, *rooms;
+    struct metric *sockets[DIALECT_COUNT];
+    struct metric *missed[MISS_REASONS];
+    struct metrics *registry; /* for labels met later: close codes, tags */
+};
+
+struct gateway {
+    struct gateway_options options;
+    struct gateway_ports ports;
+    struct hub *hub;
+    struct log *log;
+    struct slots *slots;
+    struct rng rng;
+    struct tick now; /* of the latest call that brought one */
+    struct gateway_metrics m;
+    struct map *rooms;    /* by key */
+    struct map *sessions; /* by client */
+    struct map *waiters;  /* by client */
+    struct map *calls;    /* by cid */
+    uint32_t last_cid;
+    uint32_t last_router;
+    size_t publish_bytes; /* held by publishes in flight */
+    size_t n_publishes;
+    struct list rooms_all, rooms_dirty, rooms_idle, rooms_retry;
+    struct list sessions_all, lagging, streams, pulls;
+    struct heap timers;
+    struct timer sync_timer, idle_timer, retry_timer, lag_timer, beat_timer, pull_timer,
+        drain_timer;
+    struct shard_link *shards; /* options.n_shards */
+    size_t sync_share;         /* rooms of one SYNC_TICK_MS, in hundredths carried over */
+    bool draining;
+    int64_t drain_step_ns;
+    struct strbuf scratch, control, quoted; /* reused buffers: packs, control frames, keys */
+    size_t *offsets[DIALECT_COUNT];         /* of the packs at hand */
+    size_t offsets_capacity[DIALECT_COUNT];
+    struct event *page; /* events of the page at hand */
+    size_t page_capacity;
+    struct event *spare_events; /* one room's queue, kept for the next */
+    uint32_t spare_capacity;
+    struct buf *beat_text, *retry_text;
+};
+
+static inline struct slice room_key(const struct room *room)
+{
+    return slice_of(room->key, room->key_size);
+}
+static inline struct position room_position(const struct room *room)
+{
+    return (struct position){room->epoch, room->last};
+}
+static inline bool position_equal(struct position a, struct position b)
+{
+    return a.epoch == b.epoch && a.seq == b.seq;
+}
+
+/* ---- gateway.c ---- */
+void timer_set(struct gateway *g, struct timer *t, int64_t due_ns);
+void timer_stop(struct gateway *g, struct timer *t);
+/* Gives the call a new cid and files it under it. */
+void call_begin(struct gateway *g, struct call *call, enum call_kind kind, uint32_t peer);
+void call_end(struct gateway *g, struct call *call);
+bool peer_is_router(const struct gateway *g, uint32_t peer);
+struct shard_link *shard_of_peer(struct gateway *g, uint32_t peer); /* NULL: not a shard */
+
+/* ---- answer.c ---- */
+unsigned tag_status(const char *tag);
+void error_put(struct strbuf *out, const char *tag, const char *message, bool with_status);
+void refused_count(struct gateway *g, const char *tag);
+void answer(struct gateway *g, uint64_t client, const char *cors, unsigned status,
+            const char *content_type, struct slice body, const char *headers);
+void answer_error(struct gateway *g, uint64_t client, const char *cors, const char *tag,
+                  const char *message, const char *headers);
+/* Promises an answer for later. `cors` is copied. */
+void waiter_begin(struct gateway *g, struct waiter *w, uint64_t client, const char *cors);
+/* Answers, if somebody still waits; then the waiter holds nothing. */
+void waiter_answer(struct gateway *g, struct waiter *w, const char *content_type,
+                   struct slice body);
+void waiter_error(struct gateway *g, struct waiter *w, const char *tag, const char *message);
+void waiter_drop(struct gateway *g, struct waiter *w);
+
+/* ---- frame.c ---- */
+#define FRAME_HEADER_MAX_BYTES 10
+#define FRAME_TEXT 1u
+#define FRAME_BINARY 2u
+/* Appends the header of one whole, unmasked frame of `size` payload bytes. */
+void frame_put_header(struct strbuf *out, unsigned opcode, size_t size);
+void base64_put(struct strbuf *out, struct slice bytes);
+size_t base64_size(size_t bytes);
+void event_id_put(struct strbuf *out, struct position p);   /* without quotes */
+void miss_put(struct strbuf *out, const struct miss *miss); /* JSON {"from","to","reason"} */
+void event_json_put(struct strbuf *out, uint64_t epoch, const struct event *e,
+                    struct slice conflate); /* for GET /log */
+
+/* ---- fanout.c ---- */
+struct packs {
+    const struct event *events;
+    size_t count;
+    struct pack_source source;
+    struct slice key;
+    struct buf *of[DIALECT_COUNT]; /* built when first asked for */
+};
+void packs_begin(struct packs *p, const struct room *room, uint64_t epoch,
+                 const struct event *events, size_t count);
+/* Writes the events behind `skip` to the session. */
+void packs_write(struct gateway *g, struct packs *p, struct session *s, size_t skip);
+void packs_end(struct packs *p);
+/* Takes an event into the room's queue; keeps a ref to the packet. */
+void fanout_push(struct gateway *g, struct room *room, const struct event_item *item,
+                 struct buf *packet);
+/* Writes the room's queue to its live subscribers. */
+void fanout_flush(struct gateway *g, struct room *room);
+void fanout_discard(struct gateway *g, struct room *room);
+
+/* ---- room.c ---- */
+/* The room of a key, made if need be. NULL: KEYS_PER_GATEWAY_MAX. */
+struct room *room_open(struct gateway *g, struct slice key);
+struct room *room_find(const struct gateway *g, struct slice key);
+void room_free(struct gateway *g, struct room *room);
+void room_left(struct gateway *g, struct room *room); /* a subscriber has gone */
+bool room_settled(const struct room *room);           /* subscribed, and the chain is whole */
+void room_subscribe(struct gateway *g, struct room *room);
+void room_unown(struct gateway *g, struct room *room); /* its shard's link is down, or it moved */
+void room_kick(struct gateway *g, struct room *room);  /* settled: who waited goes on */
+void room_repair(struct gateway *g, struct room *room);
+void room_retry(struct gateway *g, struct room *room);
+void room_on_suback(struct gateway *g, uint32_t peer, const struct message *m);
+void room_on_deliver(struct gateway *g, uint32_t peer, const struct message *m, struct buf *packet);
+void room_on_resync(struct gateway *g, uint32_t peer, const struct message *m);
+void room_on_close(struct gateway *g, uint32_t peer, const struct message *m);
+bool room_on_nack(struct gateway *g, uint32_t peer, const struct message *m);
+void room_on_page(struct gateway *g, struct room *room, const struct message *m,
+                  struct buf *packet);
+void room_init_timers(struct gateway *g);
+
+/* ---- sync.c ---- */
+void sync_shard_up(struct gateway *g, struct shard_link *link);
+void sync_shard_down(struct gateway *g, struct shard_link *link);
+void sync_on_claim(struct gateway *g, struct shard_link *link, const struct message *m);
+void sync_credit(struct gateway *g);
+void sync_rooms_begin(struct gateway *g); /* there is a room: the periodic check runs */
+void sync_init(struct gateway *g);
+
+/* ---- pull.c ---- */
+void pull_join(struct gateway *g, struct subscription *sub);
+struct pull *pull_repair(struct gateway *g, struct room *room);
+void pull_cancel(struct gateway *g, struct pull *pull);
+void pull_on_replay(struct gateway *g, uint32_t peer, const struct message *m, struct buf *packet);
+void pull_on_nack(struct gateway *g, struct pull *pull);
+void pull_init(struct gateway *g);
+bool replay_miss(const struct message *m, struct position from, struct miss *miss);
+
+/* ---- subscription.c ---- */
+/* NULL: no room for another key here. */
+struct subscription *subscription_open(struct gateway *g, struct session *s, struct slice key,
+                                       const struct start *start);
+void subscription_free(struct gateway *g, struct subscription *sub);
+struct subscription *subscription_find(const struct session *s, const struct room *room);
+void subscription_begin(struct gateway *g, struct subscription *sub); /* WAITING, room settled */
+/* Goes on as far as it can: asks for a page, or turns live. */
+void subscription_feed(struct gateway *g, struct subscription *sub);
+void subscription_state(struct gateway *g, struct subscription *sub, enum sub_state state);
+/* A page of a pull that it joined. */
+void subscription_page(struct gateway *g, struct subscription *sub, const struct message *m,
+                       struct packs *packs);
+/* Tells a gap and moves behind it. False: the subscription ended with it. */
+bool subscription_miss(struct gateway *g, struct subscription *sub, struct miss miss,
+                       struct position head);
+void subscription_lag(struct gateway *g, struct subscription *sub);
+
+/* ---- session.c ---- */
+struct session *session_open(struct gateway *g, uint64_t client, const struct dialect *dialect);
+struct session *session_find(const struct gateway *g, uint64_t client);
+void session_free(struct gateway *g, struct session *s);
+void session_established(struct gateway *g, struct session *s);
+/* Ends all of its subscriptions and the connection. */
+void session_close(struct gateway *g, struct session *s, unsigned code, struct slice reason);
+void session_write(struct gateway *g, struct session *s, struct buf *bytes, size_t offset,
+                   size_t size);
+void session_drained(struct gateway *g, struct session *s);
+void session_init(struct gateway *g);
+void session_drain(struct gateway *g, int64_t spread_ms);
+void session_id_put(struct strbuf *out, const struct gateway *g, const struct session *s);
+
+/* ---- session_v1.c ---- */
+void v1_publish_done(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
+                     const char *tag, const char *message);
+
+/* ---- publish.c ---- */
+struct publish_order {
+    struct slice key;
+    uint8_t msg_id[16];
+    bool idempotent; /* msg_id comes from the client's key */
+    bool ephemeral;
+    bool batch;
+    struct slice conflate;
+    const struct slice *parts;
+    size_t n_parts;
+    struct slice ref; /* stoa.v1: raw JSON; data NULL: none given */
+    bool by_session;  /* answered on the session, not by HTTP */
+};
+/* Checks sizes and counts; NULL: fine, else the tag, with a message. */
+const char *publish_check(const struct gateway *g, const struct publish_order *order,
+                          const char **message);
+/* Sends. NULL: fine, else tag and message. */
+const char *publish_begin(struct gateway *g, uint64_t client, const char *cors,
+                          const struct publish_order *order, const char **message);
+void publish_id(struct gateway *g, struct publish_order *order, struct slice idempotency_key);
+void publish_on_pack(struct gateway *g, struct call *call, const struct message *m);
+void publish_on_nack(struct gateway *g, struct call *call, const struct message *m);
+void publish_router_up(struct gateway *g);
+void publish_router_lost(struct gateway *g, uint32_t peer);
+void publish_destroy(struct gateway *g, struct call *call);
+
+/* ---- routes ---- */
+enum right { RIGHT_SUBSCRIBE, RIGHT_PUBLISH, RIGHT_SEND, RIGHT_CALL, RIGHT_MANAGE };
+struct exchange {
+    struct gateway *g;
+    uint64_t client;
+    const struct http_request *request; /* NULL: a frame of a session */
+    struct strbuf cors;                 /* header lines, NUL-terminated */
+    struct strbuf key;
+    struct slice tail; /* prefix routes: the path behind the prefix, raw */
+};
+const char *exchange_cors(struct exchange *x);
+void exchange_error(struct exchange *x, const char *tag, const char *message);
+void exchange_json(struct exchange *x, struct slice body);
+/* Whether whoever asks may do this with the key; the place where tokens will be judged. */
+bool authorize(const struct http_request *request, enum right right, struct slice key);
+/* The key from the query (`key` only) into x->key; answers and returns false when there is none
+ * or the right is missing. */
+bool exchange_key(struct exchange *x, enum right right);
+/* Checks and grants x->key. */
+bool exchange_admit(struct exchange *x, enum right right);
+bool access_check(struct exchange *x); /* access.c: Origin and Host; fills x->cors */
+/* `after`, `replay`, Last-Event-ID; answers and returns false when malformed. */
+bool start_from_request(struct exchange *x, bool stream, struct start *start);
+/* A number parameter; false: malformed or outside (answered). Absent: *out stays. */
+bool exchange_number(struct exchange *x, const char *name, uint64_t least, uint64_t most,
+                     uint64_t *out);
+
+void route_socket(struct exchange *x, const struct dialect *dialect, const char *subprotocol,
+                  const struct start *start);
+void route_publish(struct exchange *x);
+void route_log(struct exchange *x);         /* x->key is set */
+void route_purge(struct exchange *x);       /* x->key is set */
+void route_connections(struct exchange *x); /* x->key is set */
+void route_close(struct exchange *x);       /* x->key is set */
+void route_keys(struct exchange *x);
+void route_status(struct exchange *x);
+void route_top(struct exchange *x);
+
+void log_on_replay(struct gateway *g, struct call *call, const struct message *m);
+void log_on_nack(struct gateway *g, struct call *call, const struct message *m);
+void log_peer_down(struct gateway *g, struct call *call);
+void log_destroy(struct gateway *g, struct call *call);
+void purge_on_pack(struct gateway *g, struct call *call, const struct message *m);
+void purge_on_nack(struct gateway *g, struct call *call, const struct message *m);
+void purge_peer_down(struct gateway *g, struct call *call);
+void purge_destroy(struct gateway *g, struct call *call);
+void ask_on_answer(struct gateway *g, struct call *call, const struct message *m);
+void ask_peer_down(struct gateway *g, struct call *call);
+void ask_on_ask(struct gateway *g, uint32_t peer, const struct message *m);
+void ask_destroy(struct gateway *g, struct call *call);
+
+#endif

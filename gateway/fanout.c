@@ -1,0 +1,166 @@
+/* CORE. From events to bytes on many connections. Events of one room that arrive in one turn are
+ * framed once per dialect into one packed buffer, and every subscriber is given a part of that same
+ * buffer: all of it, or from a later frame on when it already has the first ones.
+ *
+ *   events     |  41  |  42  |  42e |  43  |          42e: ephemeral, carries the head's seq
+ *   raw pack   [hdr pp|hdr pp|hdr pp|hdr pp]
+ *   offsets    0      a      b      c      d          a subscriber at 42 gets [b, d) */
+#include "common/json.h"
+#include "gateway/core.h"
+
+#define COPY_MAX_BYTES (64 * KIB) /* a smaller pack is copied out of the scratch buffer */
+
+static const struct dialect *const dialects[DIALECT_COUNT] = {
+    [DIALECT_RAW] = &dialect_raw, [DIALECT_V1] = &dialect_v1, [DIALECT_SSE] = &dialect_sse};
+
+void packs_begin(struct packs *p, const struct room *room, uint64_t epoch,
+                 const struct event *events, size_t count)
+{
+    *p = (struct packs){
+        .events = events, .count = count, .source = {.epoch = epoch}, .key = room_key(room)};
+}
+
+/* The scratch buffer's memory becomes a buf of its own when copying it would cost more. */
+static struct buf *scratch_take(struct gateway *g)
+{
+    if (g->scratch.size <= COPY_MAX_BYTES)
+        return buf_copy_slice(strbuf_slice(&g->scratch));
+    struct buf *b = buf_wrap(g->scratch.data, g->scratch.size, mem_free, g->scratch.data);
+    g->scratch = (struct strbuf){0};
+    return b;
+}
+
+static void pack_build(struct gateway *g, struct packs *p, unsigned dialect)
+{
+    if (g->offsets_capacity[dialect] < p->count + 1) {
+        g->offsets_capacity[dialect] = 2 * (p->count + 1);
+        g->offsets[dialect] = mem_realloc(g->offsets[dialect], g->offsets_capacity[dialect] *
+                                                                   sizeof *g->offsets[dialect]);
+    }
+    if (dialect == DIALECT_V1) {
+        strbuf_reset(&g->quoted);
+        json_quote(&g->quoted, p->key);
+        p->source.quoted_key = strbuf_slice(&g->quoted);
+    }
+    strbuf_reset(&g->scratch);
+    for (size_t i = 0; i < p->count; i++) {
+        g->offsets[dialect][i] = g->scratch.size;
+        dialects[dialect]->encode(&g->scratch, &p->source, &p->events[i]);
+    }
+    g->offsets[dialect][p->count] = g->scratch.size;
+    p->of[dialect] = scratch_take(g);
+}
+
+void packs_write(struct gateway *g, struct packs *p, struct session *s, size_t skip)
+{
+    unsigned dialect = s->dialect->index;
+    STOA_ASSERT(skip < p->count);
+    if (!p->of[dialect])
+        pack_build(g, p, dialect);
+    size_t from = g->offsets[dialect][skip];
+    session_write(g, s, p->of[dialect], from, g->offsets[dialect][p->count] - from);
+    metric_add(g->m.deliveries, p->count - skip);
+}
+
+void packs_end(struct packs *p)
+{
+    for (unsigned i = 0; i < DIALECT_COUNT; i++)
+        buf_unref(p->of[i]);
+}
+
+/* ---- a room's queue ---- */
+
+static void queue_grow(struct gateway *g, struct room *room)
+{
+    if (room->events_capacity == 0 && g->spare_events) {
+        room->events = g->spare_events;
+        room->events_capacity = g->spare_capacity;
+        g->spare_events = NULL;
+        return;
+    }
+    room->events_capacity = room->events_capacity ? 2 * room->events_capacity : 4;
+    room->events = mem_realloc(room->events, room->events_capacity * sizeof *room->events);
+}
+
+void fanout_push(struct gateway *g, struct room *room, const struct event_item *item,
+                 struct buf *packet)
+{
+    if (room->n_events == room->events_capacity)
+        queue_grow(g, room);
+    room->events[room->n_events++] = (struct event){.seq = item->seq,
+                                                    .ts = item->ts,
+                                                    .flags = item->flags,
+                                                    .payload = item->payload,
+                                                    .packet = buf_ref(packet)};
+    room->events_bytes += item->payload.size;
+    if (list_empty(&room->dirty))
+        list_push_back(&g->rooms_dirty, &room->dirty);
+    if (room->events_bytes >= FANOUT_MAX_BYTES)
+        fanout_flush(g, room);
+}
+
+void fanout_discard(struct gateway *g, struct room *room)
+{
+    for (uint32_t i = 0; i < room->n_events; i++)
+        buf_unref(room->events[i].packet);
+    if (room->events && !g->spare_events && room->events_capacity <= COMMIT_MAX_EVENTS) {
+        g->spare_events = room->events;
+        g->spare_capacity = room->events_capacity;
+    } else {
+        mem_free(room->events);
+    }
+    room->events = NULL;
+    room->n_events = room->events_capacity = 0;
+    room->events_bytes = 0;
+    room->flushed = room->last;
+    list_remove(&room->dirty);
+}
+
+/* How many of the first events a reader at `seq` already has. An ephemeral event carries the seq of
+ * the event before it. */
+static size_t events_behind(const struct event *events, size_t count, uint64_t seq)
+{
+    size_t lo = 0;
+    size_t hi = count;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        bool ephemeral = (events[mid].flags & EVENT_EPHEMERAL) != 0;
+        if (events[mid].seq > seq || (ephemeral && events[mid].seq == seq))
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    return lo;
+}
+
+static void observe_delays(struct gateway *g, const struct room *room)
+{
+    for (uint32_t i = 0; i < room->n_events; i++)
+        metric_observe_ns(g->m.delivery, (g->now.wall_ms - room->events[i].ts) * NS_PER_MS);
+}
+
+void fanout_flush(struct gateway *g, struct room *room)
+{
+    struct packs packs;
+    packs_begin(&packs, room, room->epoch, room->events, room->n_events);
+    LIST_EACH(cursor, after, &room->subs)
+    {
+        struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
+        if (sub->state != SUBS_LIVE)
+            continue;
+        if (sub->session->queued > CONN_QUEUE_MAX_BYTES) {
+            subscription_lag(g, sub);
+            continue;
+        }
+        size_t skip = sub->pos.seq <= room->flushed && sub->pos.seq < room->events[0].seq
+                          ? 0
+                          : events_behind(room->events, room->n_events, sub->pos.seq);
+        if (skip == room->n_events)
+            continue;
+        packs_write(g, &packs, sub->session, skip);
+        sub->pos = room_position(room);
+    }
+    packs_end(&packs);
+    observe_delays(g, room);
+    fanout_discard(g, room);
+}

@@ -1,0 +1,94 @@
+/* CORE. Bytes as clients see them: WebSocket frame headers, base64, ids, the JSON of an event. What
+ * is written here goes to the wire without another copy. */
+#include "common/json.h"
+#include "gateway/core.h"
+
+void frame_put_header(struct strbuf *out, unsigned opcode, size_t size)
+{
+    uint8_t header[FRAME_HEADER_MAX_BYTES] = {(uint8_t)(0x80u | opcode)};
+    size_t n = 2;
+    if (size < 126) {
+        header[1] = (uint8_t)size;
+    } else if (size <= UINT16_MAX) {
+        header[1] = 126;
+        header[2] = (uint8_t)(size >> 8);
+        header[3] = (uint8_t)size;
+        n = 4;
+    } else {
+        header[1] = 127;
+        for (unsigned i = 0; i < 8; i++)
+            header[2 + i] = (uint8_t)((uint64_t)size >> (56 - 8 * i));
+        n = 10;
+    }
+    strbuf_put(out, header, n);
+}
+
+size_t base64_size(size_t bytes)
+{
+    return (bytes + 2) / 3 * 4;
+}
+
+void base64_put(struct strbuf *out, struct slice bytes)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    uint8_t *to = strbuf_reserve(out, base64_size(bytes.size));
+    size_t i = 0;
+    for (; i + 3 <= bytes.size; i += 3) {
+        uint32_t word =
+            (uint32_t)bytes.data[i] << 16 | (uint32_t)bytes.data[i + 1] << 8 | bytes.data[i + 2];
+        *to++ = (uint8_t)digits[word >> 18];
+        *to++ = (uint8_t)digits[word >> 12 & 63];
+        *to++ = (uint8_t)digits[word >> 6 & 63];
+        *to++ = (uint8_t)digits[word & 63];
+    }
+    size_t left = bytes.size - i;
+    if (left > 0) {
+        uint32_t word =
+            (uint32_t)bytes.data[i] << 16 | (left == 2 ? (uint32_t)bytes.data[i + 1] << 8 : 0);
+        *to++ = (uint8_t)digits[word >> 18];
+        *to++ = (uint8_t)digits[word >> 12 & 63];
+        *to++ = left == 2 ? (uint8_t)digits[word >> 6 & 63] : (uint8_t)'=';
+        *to++ = (uint8_t)'=';
+    }
+    strbuf_commit(out, base64_size(bytes.size));
+}
+
+void event_id_put(struct strbuf *out, struct position p)
+{
+    char id[EVENT_ID_MAX_BYTES];
+    if (p.epoch == 0)
+        p.seq = 0;
+    strbuf_put(out, id, event_id_format(id, p));
+}
+
+void miss_put(struct strbuf *out, const struct miss *miss)
+{
+    strbuf_put_text(out, "{\"from\":\"");
+    event_id_put(out, miss->from);
+    strbuf_put_text(out, "\",\"to\":\"");
+    event_id_put(out, miss->to);
+    strbuf_put_text(out, "\",\"reason\":\"");
+    strbuf_put_text(out, miss_name(miss->reason));
+    strbuf_put_text(out, "\"}");
+}
+
+void event_json_put(struct strbuf *out, uint64_t epoch, const struct event *e,
+                    struct slice conflate)
+{
+    strbuf_put_text(out, "{\"id\":\"");
+    event_id_put(out, (struct position){epoch, e->seq});
+    strbuf_printf(out, "\",\"ts\":%lld,", (long long)e->ts);
+    if (e->flags & EVENT_JSON) {
+        strbuf_put_text(out, "\"data\":");
+        strbuf_put_slice(out, e->payload);
+    } else {
+        strbuf_put_text(out, "\"base64\":\"");
+        base64_put(out, e->payload);
+        strbuf_put_byte(out, '"');
+    }
+    if (conflate.size > 0) {
+        strbuf_put_text(out, ",\"conflate\":");
+        json_quote(out, conflate);
+    }
+    strbuf_put_byte(out, '}');
+}

@@ -1,0 +1,490 @@
+/* CORE. Requests to routes. Paths are compared as they were sent; what stands in a path or query as
+ * a key is percent-decoded once, here. */
+#include "common/utf8.h"
+#include "gateway/core.h"
+
+const char *exchange_cors(struct exchange *x)
+{
+    return strbuf_cstr(&x->cors);
+}
+
+void exchange_error(struct exchange *x, const char *tag, const char *message)
+{
+    answer_error(x->g, x->client, exchange_cors(x), tag, message, "");
+}
+
+void exchange_json(struct exchange *x, struct slice body)
+{
+    answer(x->g, x->client, exchange_cors(x), 200, "application/json", body, "");
+}
+
+bool exchange_admit(struct exchange *x, enum right right)
+{
+    if (!key_valid(strbuf_slice(&x->key), false)) {
+        exchange_error(x, "BadKey",
+                       "a key is 1 to 256 bytes of UTF-8 without control characters and does not "
+                       "begin with $");
+        return false;
+    }
+    if (!authorize(x->request, right, strbuf_slice(&x->key))) {
+        exchange_error(x, "Forbidden", "the token does not allow this key");
+        return false;
+    }
+    return true;
+}
+
+bool exchange_key(struct exchange *x, enum right right)
+{
+    strbuf_reset(&x->key);
+    if (http_query_get(x->request->query, "key", &x->key) != ERR_OK)
+        strbuf_reset(&x->key); /* an empty key is refused with the reason */
+    return exchange_admit(x, right);
+}
+
+static bool digits_read(struct slice text, uint64_t *out)
+{
+    uint64_t value = 0;
+    if (text.size == 0 || text.size > 15)
+        return false;
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9')
+            return false;
+        value = value * 10 + (uint64_t)(text.data[i] - '0');
+    }
+    *out = value;
+    return true;
+}
+
+bool exchange_number(struct exchange *x, const char *name, uint64_t least, uint64_t most,
+                     uint64_t *out)
+{
+    struct strbuf text = {0};
+    struct strbuf message = {0};
+    uint64_t value = 0;
+    int found = http_query_get(x->request->query, name, &text);
+    bool fine = found == ERR_NOT_FOUND;
+    if (found == ERR_OK && digits_read(strbuf_slice(&text), &value) && value >= least &&
+        value <= most) {
+        *out = value;
+        fine = true;
+    }
+    if (!fine) {
+        strbuf_printf(&message, "%s: a number from %llu to %llu", name, (unsigned long long)least,
+                      (unsigned long long)most);
+        exchange_error(x, "BadRequest", strbuf_cstr(&message));
+    }
+    strbuf_free(&text);
+    strbuf_free(&message);
+    return fine;
+}
+
+static bool replay_read(struct slice text, struct start *start)
+{
+    if (slice_is(text, "all")) {
+        start->kind = START_ALL;
+        return true;
+    }
+    if (slice_is(text, "none"))
+        return true;
+    if (!digits_read(text, &start->last))
+        return false;
+    if (start->last > 0)
+        start->kind = START_LAST;
+    return true;
+}
+
+bool start_from_request(struct exchange *x, bool stream, struct start *start)
+{
+    struct strbuf after = {0};
+    struct strbuf replay = {0};
+    struct slice last_id = http_header_get(x->request, "Last-Event-ID");
+    int has_after = http_query_get(x->request->query, "after", &after);
+    int has_replay = http_query_get(x->request->query, "replay", &replay);
+    const char *tag = NULL;
+    *start = (struct start){.kind = START_LIVE};
+    if (has_replay == ERR_INVALID ||
+        (has_replay == ERR_OK && !replay_read(strbuf_slice(&replay), start)))
+        tag = "BadRequest";
+    if (has_after == ERR_INVALID)
+        tag = "BadId";
+    if (has_after == ERR_OK || (stream && last_id.size > 0)) {
+        struct slice id = stream && last_id.size > 0 ? last_id : strbuf_slice(&after);
+        start->kind = START_AFTER;
+        start->last = 0;
+        if (event_id_parse(id, &start->after) != ERR_OK)
+            tag = "BadId";
+    }
+    strbuf_free(&after);
+    strbuf_free(&replay);
+    if (tag)
+        exchange_error(x, tag,
+                       *tag == 'B' && tag[3] == 'I'
+                           ? "after, Last-Event-ID: an id as it was received, or 0 for everything"
+                           : "replay: all, none or a number of events");
+    return tag == NULL;
+}
+
+/* ---- sockets and streams ---- */
+
+static void upgrade_required(struct exchange *x, const char *message)
+{
+    answer_error(x->g, x->client, exchange_cors(x), "UpgradeRequired", message,
+                 "Upgrade: websocket\r\n");
+}
+
+static void raw_socket(struct exchange *x)
+{
+    struct start start;
+    if (exchange_admit(x, RIGHT_SUBSCRIBE) && start_from_request(x, false, &start))
+        route_socket(x, &dialect_raw, NULL, &start);
+}
+
+/* One segment of the tail, decoded onto x->key; *rest: behind its '/', data NULL when there is
+ * none. */
+static bool segment_take(struct exchange *x, struct slice path, struct slice *rest)
+{
+    const uint8_t *slash = path.size ? memchr(path.data, '/', path.size) : NULL;
+    size_t size = slash ? (size_t)(slash - path.data) : path.size;
+    *rest = slash ? slice_of(slash + 1, path.size - size - 1) : slice_of(NULL, 0);
+    return http_decode(slice_of(path.data, size), false, &x->key) == ERR_OK;
+}
+
+/* "{type}/{id}" or "{type}/{id}/{verb}" in the tail: the key, and the raw verb. False: answered. */
+static bool room_path(struct exchange *x, struct slice *type, struct slice *verb)
+{
+    struct slice rest;
+    strbuf_reset(&x->key);
+    bool fine = segment_take(x, x->tail, &rest);
+    *type = slice_of(x->tail.data, rest.data ? x->tail.size - rest.size - 1 : x->tail.size);
+    strbuf_put_byte(&x->key, ':');
+    if (!rest.data || type->size == 0) {
+        exchange_error(x, "NotFound", "the path is /{type}/{id}");
+        return false;
+    }
+    size_t before = x->key.size;
+    if (!segment_take(x, rest, verb) || !fine || x->key.size == before) {
+        strbuf_reset(&x->key); /* refused as a key, with the reason */
+        return exchange_admit(x, RIGHT_SUBSCRIBE);
+    }
+    return true;
+}
+
+static void on_ws(struct exchange *x)
+{
+    struct slice type, verb;
+    if (!room_path(x, &type, &verb))
+        return;
+    if (verb.data)
+        exchange_error(x, "NotFound", "the path is /ws/{type}/{id}; encode a slash as %2F");
+    else if (!x->request->upgrade)
+        upgrade_required(x, "open this address as a WebSocket");
+    else
+        raw_socket(x);
+}
+
+/* Whether an Accept header admits an event stream. */
+static bool accepts_stream(struct slice accept)
+{
+    static const char *const ranges[] = {"text/event-stream", "text/*", "*/*"};
+    bool admitted = accept.size == 0;
+    for (size_t at = 0; at < accept.size && !admitted;) {
+        const uint8_t *comma = memchr(accept.data + at, ',', accept.size - at);
+        size_t end = comma ? (size_t)(comma - accept.data) : accept.size;
+        const uint8_t *semicolon = memchr(accept.data + at, ';', end - at);
+        size_t stop = semicolon ? (size_t)(semicolon - accept.data) : end;
+        struct slice range = slice_of(accept.data + at, stop - at);
+        for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+            admitted |= http_header_has_token(range, ranges[i]);
+        at = end + 1;
+    }
+    return admitted;
+}
+
+static void on_events(struct exchange *x)
+{
+    static const char *const names[] = {"key", "uploadId", "jobId"};
+    unsigned keys = 0;
+    struct start start;
+    strbuf_reset(&x->key);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        int found = http_query_get(x->request->query, names[i], &x->key);
+        keys += found != ERR_NOT_FOUND;
+        if (found == ERR_INVALID)
+            strbuf_reset(&x->key);
+    }
+    if (keys > 1)
+        exchange_error(x, "BadRequest", "give exactly one of key, uploadId, jobId");
+    else if (x->request->upgrade)
+        raw_socket(x);
+    else if (!accepts_stream(http_header_get(x->request, "Accept")))
+        upgrade_required(x, "open a WebSocket, or accept text/event-stream");
+    else if (exchange_admit(x, RIGHT_SUBSCRIBE) && start_from_request(x, true, &start))
+        route_socket(x, &dialect_sse, NULL, &start);
+}
+
+static void on_stoa(struct exchange *x)
+{
+    struct slice protocols = http_header_get(x->request, "Sec-WebSocket-Protocol");
+    if (!x->request->upgrade)
+        upgrade_required(x, "open this address as a WebSocket with subprotocol stoa.v1");
+    else if (!http_header_has_token(protocols, "stoa.v1"))
+        exchange_error(x, "BadRequest", "this address speaks the subprotocol stoa.v1: ask for it");
+    else
+        route_socket(x, &dialect_v1, "stoa.v1", NULL);
+}
+
+/* ---- plain routes ---- */
+
+static void on_page(struct exchange *x)
+{
+    struct gateway *g = x->g;
+    if (g->options.page.size == 0)
+        exchange_error(x, "NotFound", "this gateway has no page; see /status");
+    else
+        answer(g, x->client, exchange_cors(x), 200, "text/html; charset=utf-8", g->options.page,
+               "");
+}
+
+static void on_log(struct exchange *x)
+{
+    if (exchange_key(x, RIGHT_SUBSCRIBE))
+        route_log(x);
+}
+
+static void on_purge(struct exchange *x)
+{
+    if (exchange_key(x, RIGHT_MANAGE))
+        route_purge(x);
+}
+
+static void on_connections(struct exchange *x)
+{
+    if (exchange_key(x, RIGHT_MANAGE))
+        route_connections(x);
+}
+
+static void on_close(struct exchange *x)
+{
+    if (exchange_key(x, RIGHT_MANAGE))
+        route_close(x);
+}
+
+static void no_handler(struct exchange *x)
+{
+    exchange_error(x, "NoHandler", "this room has no handler; publish to it instead");
+}
+
+static void on_presence(struct exchange *x)
+{
+    if (exchange_key(x, RIGHT_SUBSCRIBE))
+        no_handler(x);
+}
+
+static void on_later(struct exchange *x)
+{
+    exchange_error(x, "NotFound", "this dialect comes later; use /events, /ws or /stoa");
+}
+
+/* ---- /api/{type}/{id}[/{verb}] ---- */
+
+static bool type_declared(const struct gateway *g, struct slice type)
+{
+    for (const char *const *at = g->options.types; at && *at; at++)
+        if (slice_is(type, *at))
+            return true;
+    return false;
+}
+
+/* What needs a handler, of a room that has none. */
+static void needs_handler(struct exchange *x, struct slice type)
+{
+    if (type_declared(x->g, type))
+        no_handler(x);
+    else
+        exchange_error(x, "NoSuchType", "no room type of this name is declared");
+}
+
+static const struct {
+    const char *verb;
+    enum http_method method;
+    enum right right;
+    void (*run)(struct exchange *x); /* NULL: needs a handler */
+} api[] = {
+    {"connections", HTTP_M_GET, RIGHT_MANAGE, route_connections},
+    {"log", HTTP_M_GET, RIGHT_SUBSCRIBE, route_log},
+    {"close", HTTP_M_POST, RIGHT_MANAGE, route_close},
+    {"send", HTTP_M_POST, RIGHT_SEND, no_handler},
+    {"broadcast", HTTP_M_POST, RIGHT_MANAGE, no_handler},
+    {"state", HTTP_M_GET, RIGHT_MANAGE, NULL},
+    {"presence", HTTP_M_GET, RIGHT_SUBSCRIBE, NULL},
+    {"alarm", HTTP_M_POST, RIGHT_MANAGE, NULL},
+};
+
+static void method_refused(struct exchange *x, const char *allow)
+{
+    struct strbuf headers = {0};
+    strbuf_printf(&headers, "Allow: %s\r\n", allow);
+    answer_error(x->g, x->client, exchange_cors(x), "MethodNotAllowed",
+                 "this address does not take this method; see the Allow header",
+                 strbuf_cstr(&headers));
+    strbuf_free(&headers);
+}
+
+static enum http_method method_of(const struct exchange *x)
+{
+    return x->request->method == HTTP_M_HEAD ? HTTP_M_GET : x->request->method;
+}
+
+static void api_verb(struct exchange *x, struct slice type, struct slice verb)
+{
+    for (size_t i = 0; i < sizeof api / sizeof *api; i++) {
+        if (!slice_is(verb, api[i].verb))
+            continue;
+        if (method_of(x) != api[i].method)
+            method_refused(x, api[i].method == HTTP_M_GET ? "GET, HEAD, OPTIONS" : "POST, OPTIONS");
+        else if (!exchange_admit(x, api[i].right))
+            return;
+        else if (api[i].run)
+            api[i].run(x);
+        else
+            needs_handler(x, type);
+        return;
+    }
+    if (memchr(verb.data, '/', verb.size) || verb.size == 0)
+        exchange_error(x, "NotFound", "the path is /api/{type}/{id}/{verb}");
+    else if (method_of(x) != HTTP_M_POST)
+        method_refused(x, "POST, OPTIONS");
+    else if (exchange_admit(x, RIGHT_CALL))
+        needs_handler(x, type);
+}
+
+static void on_api(struct exchange *x)
+{
+    struct slice type, verb;
+    if (!room_path(x, &type, &verb))
+        return;
+    if (verb.data)
+        api_verb(x, type, verb);
+    else if (x->request->method != HTTP_M_DELETE)
+        method_refused(x, "DELETE, OPTIONS");
+    else if (exchange_admit(x, RIGHT_MANAGE))
+        route_purge(x);
+}
+
+/* ---- the table ---- */
+
+enum { GET = 1, HEAD = 2, POST = 4, DELETE = 8, ANY = GET | HEAD | POST | DELETE };
+
+static const struct route {
+    const char *path;
+    bool prefix;
+    unsigned methods;
+    void (*run)(struct exchange *x);
+} routes[] = {
+    {"/", false, GET | HEAD, on_page},
+    {"/ws/", true, GET, on_ws},
+    {"/events", false, GET, on_events},
+    {"/stoa", false, GET, on_stoa},
+    {"/publish", false, POST, route_publish},
+    {"/log", false, GET | HEAD, on_log},
+    {"/log", false, DELETE, on_purge},
+    {"/connections", false, GET | HEAD, on_connections},
+    {"/presence", false, GET | HEAD, on_presence},
+    {"/close", false, POST, on_close},
+    {"/keys", false, GET | HEAD, route_keys},
+    {"/status", false, GET | HEAD, route_status},
+    {"/top", false, GET | HEAD, route_top},
+    {"/api/", true, ANY, on_api},
+    {"/uploadista/", true, ANY, on_later},
+    {"/iterator", false, ANY, on_later},
+};
+
+static unsigned method_bit(enum http_method method)
+{
+    switch (method) {
+    case HTTP_M_GET:
+        return GET;
+    case HTTP_M_HEAD:
+        return HEAD;
+    case HTTP_M_POST:
+        return POST;
+    case HTTP_M_DELETE:
+        return DELETE;
+    default:
+        return 0;
+    }
+}
+
+static bool route_matches(const struct route *r, struct exchange *x)
+{
+    struct slice path = x->request->path;
+    size_t size = strlen(r->path);
+    if (!r->prefix)
+        return slice_is(path, r->path);
+    if (path.size < size || memcmp(path.data, r->path, size) != 0)
+        return false;
+    x->tail = slice_of(path.data + size, path.size - size);
+    return true;
+}
+
+static void methods_put(struct strbuf *out, unsigned methods)
+{
+    static const char *const names[] = {"GET", "HEAD", "POST", "DELETE"};
+    for (unsigned i = 0; i < 4; i++)
+        if (methods & 1u << i)
+            strbuf_printf(out, "%s, ", names[i]);
+    strbuf_put_text(out, "OPTIONS");
+}
+
+static void preflight(struct exchange *x, const char *allow)
+{
+    struct strbuf headers = {0};
+    strbuf_printf(&headers, "Allow: %s\r\n", allow);
+    if (x->cors.size > 0)
+        strbuf_printf(&headers,
+                      "Access-Control-Allow-Methods: %s\r\n"
+                      "Access-Control-Allow-Headers: Authorization, Content-Type, "
+                      "Idempotency-Key, Last-Event-ID, Stoa-Conflate, Stoa-Ephemeral, "
+                      "Stoa-Format\r\n"
+                      "Access-Control-Max-Age: 600\r\n",
+                      allow);
+    answer(x->g, x->client, exchange_cors(x), 204, NULL, slice_of(NULL, 0), strbuf_cstr(&headers));
+    strbuf_free(&headers);
+}
+
+static void dispatch(struct exchange *x)
+{
+    unsigned methods = 0;
+    unsigned wanted = method_bit(x->request->method);
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
+        if (!route_matches(&routes[i], x))
+            continue;
+        methods |= routes[i].methods;
+        if (routes[i].methods & wanted) {
+            routes[i].run(x);
+            return;
+        }
+    }
+    if (methods == 0) {
+        exchange_error(x, "NotFound", "there is nothing at this address");
+        return;
+    }
+    struct strbuf allow = {0};
+    methods_put(&allow, methods);
+    if (x->request->method == HTTP_M_OPTIONS)
+        preflight(x, strbuf_cstr(&allow));
+    else
+        method_refused(x, strbuf_cstr(&allow));
+    strbuf_free(&allow);
+}
+
+void gateway_request(struct gateway *g, uint64_t client, const struct http_request *request,
+                     struct tick now)
+{
+    g->now = now;
+    struct exchange x = {.g = g, .client = client, .request = request};
+    if (access_check(&x))
+        dispatch(&x);
+    strbuf_free(&x.cors);
+    strbuf_free(&x.key);
+}

@@ -1,0 +1,428 @@
+/* CORE. The stoa.v1 dialect: many keys on one socket, JSON text frames. Each client frame is one
+ * object with one verb. Values that are handed on (data, ref, ping) are slices of the frame, never
+ * re-encoded; what the client says twice, the last one counts. */
+#include "common/json.h"
+#include "common/utf8.h"
+#include "gateway/core.h"
+
+/* ---- to the client ---- */
+
+static void v1_encode(struct strbuf *out, const struct pack_source *source, const struct event *e)
+{
+    char middle[128];
+    size_t n = 0;
+    bool json = (e->flags & EVENT_JSON) != 0;
+    if (!(e->flags & EVENT_EPHEMERAL) && source->epoch != 0) {
+        memcpy(middle, ",\"id\":\"", 7);
+        n = 7 + event_id_format(middle + 7, (struct position){source->epoch, e->seq});
+        middle[n++] = '"';
+    }
+    struct strbuf text = {.data = (uint8_t *)middle, .size = n, .capacity = sizeof middle};
+    strbuf_put_text(&text, ",\"ts\":");
+    if (e->ts < 0)
+        strbuf_put_byte(&text, '-');
+    strbuf_put_u64(&text, e->ts < 0 ? -(uint64_t)e->ts : (uint64_t)e->ts);
+    strbuf_put_text(&text, json ? ",\"data\":" : ",\"base64\":\"");
+    size_t payload = json ? e->payload.size : base64_size(e->payload.size) + 1;
+    frame_put_header(out, FRAME_TEXT, 7 + source->quoted_key.size + text.size + payload + 1);
+    strbuf_put_text(out, "{\"key\":");
+    strbuf_put_slice(out, source->quoted_key);
+    strbuf_put(out, text.data, text.size);
+    if (json) {
+        strbuf_put_slice(out, e->payload);
+    } else {
+        base64_put(out, e->payload);
+        strbuf_put_byte(out, '"');
+    }
+    strbuf_put_byte(out, '}');
+}
+
+/* Sends g->control as one text frame. A client that asks without reading the answers is ended
+ * before they fill the memory. */
+static void control_send(struct gateway *g, struct session *s)
+{
+    if (s->closing)
+        return;
+    if (s->queued > CONTROL_QUEUE_MAX) {
+        session_close(g, s, 4008, slice_text("too slow"));
+        return;
+    }
+    strbuf_reset(&g->scratch);
+    frame_put_header(&g->scratch, FRAME_TEXT, g->control.size);
+    strbuf_put_slice(&g->scratch, strbuf_slice(&g->control));
+    struct buf *bytes = buf_copy_slice(strbuf_slice(&g->scratch));
+    session_write(g, s, bytes, 0, bytes->size);
+    buf_unref(bytes);
+}
+
+static struct strbuf *control_begin(struct gateway *g, const char *text)
+{
+    strbuf_reset(&g->control);
+    strbuf_put_text(&g->control, text);
+    return &g->control;
+}
+
+static bool v1_tell(struct gateway *g, struct subscription *sub, enum sub_status status,
+                    const struct miss *miss, struct position head)
+{
+    static const char *const names[] = {
+        [SUB_LIVE] = "live", [SUB_RESUMED] = "resumed", [SUB_MISSED] = "missed"};
+    struct strbuf *out = control_begin(g, "{\"sub\":");
+    json_quote(out, room_key(sub->room));
+    strbuf_put_text(out, ",\"status\":\"");
+    strbuf_put_text(out, names[miss ? SUB_MISSED : status]);
+    strbuf_put_byte(out, '"');
+    if (miss) {
+        strbuf_put_text(out, ",\"missed\":");
+        miss_put(out, miss);
+    }
+    strbuf_put_text(out, ",\"head\":\"");
+    event_id_put(out, head);
+    strbuf_put_text(out, "\"}");
+    struct session *s = sub->session;
+    control_send(g, s);
+    return !s->closing;
+}
+
+static void v1_end(struct gateway *g, struct subscription *sub, unsigned code, struct slice reason)
+{
+    struct session *s = sub->session;
+    struct strbuf *out = control_begin(g, "{\"unsub\":");
+    json_quote(out, room_key(sub->room));
+    strbuf_put_text(out, ",\"code\":");
+    strbuf_put_u64(out, code);
+    strbuf_put_text(out, ",\"reason\":");
+    json_quote(out, reason);
+    strbuf_put_byte(out, '}');
+    subscription_free(g, sub);
+    control_send(g, s);
+}
+
+static void send_sub_error(struct gateway *g, struct session *s, struct slice key, const char *tag,
+                           const char *message)
+{
+    struct strbuf *out = control_begin(g, "{\"sub\":");
+    json_quote(out, key);
+    strbuf_put_text(out, ",\"error\":");
+    error_put(out, tag, message, true);
+    strbuf_put_byte(out, '}');
+    refused_count(g, tag);
+    control_send(g, s);
+}
+
+static void ref_put(struct strbuf *out, struct slice ref)
+{
+    strbuf_put_text(out, "{\"ref\":");
+    if (ref.size > 0)
+        strbuf_put_slice(out, ref);
+    else
+        strbuf_put_text(out, "null");
+}
+
+static void send_ref_error(struct gateway *g, struct session *s, struct slice ref, const char *tag,
+                           const char *message)
+{
+    struct strbuf *out = control_begin(g, "");
+    ref_put(out, ref);
+    strbuf_put_text(out, ",\"error\":");
+    error_put(out, tag, message, true);
+    strbuf_put_byte(out, '}');
+    refused_count(g, tag);
+    control_send(g, s);
+}
+
+void v1_publish_done(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
+                     const char *tag, const char *message)
+{
+    STOA_ASSERT(s->pubs > 0);
+    s->pubs--;
+    if (tag) {
+        send_ref_error(g, s, ref, tag, message);
+    } else if (ref.size > 0) {
+        struct strbuf *out = control_begin(g, "");
+        ref_put(out, ref);
+        strbuf_put_text(out, ",\"ok\":");
+        strbuf_put_slice(out, ok);
+        strbuf_put_byte(out, '}');
+        control_send(g, s);
+    }
+}
+
+/* A frame that is not JSON or not one of ours. */
+static void bad_frame(struct gateway *g, struct session *s, const char *message)
+{
+    struct strbuf *out = control_begin(g, "{\"error\":");
+    error_put(out, "BadRequest", message, false);
+    strbuf_put_byte(out, '}');
+    refused_count(g, "BadRequest");
+    control_send(g, s);
+    if (++s->bad_frames >= BAD_FRAMES_MAX && !s->closing)
+        session_close(g, s, 1008, slice_text("too many bad frames"));
+}
+
+/* ---- from the client ---- */
+
+enum member {
+    M_SUB,
+    M_UNSUB,
+    M_PUB,
+    M_SEND,
+    M_CALL,
+    M_PING,
+    M_TOKEN, /* verbs; token also goes with sub */
+    M_AFTER,
+    M_REPLAY,
+    M_PRESENCE,
+    M_REF,
+    M_DATA,
+    M_IDEMPOTENCY_KEY,
+    M_CONFLATE,
+    M_EPHEMERAL,
+    M_TAGS,
+    M_TO,
+    M_EXCEPT,
+    MEMBER_COUNT
+};
+static const char *const member_names[MEMBER_COUNT] = {
+    [M_SUB] = "sub",
+    [M_UNSUB] = "unsub",
+    [M_PUB] = "pub",
+    [M_SEND] = "send",
+    [M_CALL] = "call",
+    [M_PING] = "ping",
+    [M_TOKEN] = "token",
+    [M_AFTER] = "after",
+    [M_REPLAY] = "replay",
+    [M_PRESENCE] = "presence",
+    [M_REF] = "ref",
+    [M_DATA] = "data",
+    [M_IDEMPOTENCY_KEY] = "idempotencyKey",
+    [M_CONFLATE] = "conflate",
+    [M_EPHEMERAL] = "ephemeral",
+    [M_TAGS] = "tags",
+    [M_TO] = "to",
+    [M_EXCEPT] = "except",
+};
+
+struct frame {
+    struct json_value of[MEMBER_COUNT];
+};
+
+static void frame_read(struct slice text, struct frame *f)
+{
+    memset(f, 0, sizeof *f);
+    struct json_iter it = json_members(text);
+    while (json_next(&it))
+        for (size_t i = 0; i < MEMBER_COUNT; i++)
+            if (slice_is(it.name, member_names[i]))
+                f->of[i] = it.value;
+}
+
+static bool has(const struct frame *f, enum member m)
+{
+    return f->of[m].type != JSON_NONE;
+}
+
+/* The text of a string member; false: it is no string. */
+static bool text_of(struct json_value v, struct strbuf *out)
+{
+    return v.type == JSON_STRING && json_unescape(v, out);
+}
+
+/* NULL: fine. */
+static const char *start_of(const struct frame *f, struct start *start, const char **message)
+{
+    *start = (struct start){.kind = START_LIVE};
+    struct json_value after = f->of[M_AFTER];
+    struct json_value replay = f->of[M_REPLAY];
+    if (after.type != JSON_NONE) {
+        struct strbuf id = {0};
+        start->kind = START_AFTER;
+        bool fine =
+            text_of(after, &id) && event_id_parse(strbuf_slice(&id), &start->after) == ERR_OK;
+        strbuf_free(&id);
+        *message = "after: an id as it was received, in quotes, or \"0\" for everything";
+        return fine ? NULL : "BadId";
+    }
+    if (replay.type == JSON_NONE || slice_is(replay.raw, "\"none\""))
+        return NULL;
+    *message = "replay: \"all\", \"none\" or a number of events";
+    if (slice_is(replay.raw, "\"all\""))
+        start->kind = START_ALL;
+    else if (!json_u64(replay, &start->last))
+        return "BadRequest";
+    else if (start->last > 0)
+        start->kind = START_LAST;
+    return NULL;
+}
+
+static void on_sub(struct gateway *g, struct session *s, const struct frame *f, struct slice key)
+{
+    struct start start;
+    const char *message = "";
+    const char *tag = NULL;
+    if (!key_valid(key, false)) {
+        send_sub_error(g, s, slice_text(""), "BadKey",
+                       "a key is 1 to 256 bytes of UTF-8 without control characters");
+        return;
+    }
+    if (!authorize(NULL, RIGHT_SUBSCRIBE, key)) {
+        send_sub_error(g, s, key, "Forbidden", "the token does not allow this key");
+        return;
+    }
+    tag = start_of(f, &start, &message);
+    if (!tag && f->of[M_PRESENCE].type == JSON_TRUE) {
+        tag = "BadRequest";
+        message = "presence comes later; subscribe without it";
+    }
+    if (tag) {
+        send_sub_error(g, s, key, tag, message);
+        return;
+    }
+    struct room *room = room_find(g, key);
+    struct subscription *old = room ? subscription_find(s, room) : NULL;
+    if (old)
+        subscription_free(g, old);
+    if (s->n_subs >= g->options.keys_per_socket)
+        send_sub_error(g, s, key, "BadRequest",
+                       "too many keys on this socket: unsubscribe some, or open another");
+    else if (!subscription_open(g, s, key, &start))
+        send_sub_error(g, s, key, "Busy", "this gateway holds too many keys; try another");
+}
+
+static void on_unsub(struct gateway *g, struct session *s, struct slice key)
+{
+    struct room *room = room_find(g, key);
+    struct subscription *sub = room ? subscription_find(s, room) : NULL;
+    struct strbuf *out = control_begin(g, "{\"unsub\":");
+    json_quote(out, key);
+    strbuf_put_byte(out, '}');
+    if (sub)
+        subscription_free(g, sub);
+    control_send(g, s);
+}
+
+/* Optional members of a publish; NULL: fine. */
+static const char *order_read(struct gateway *g, const struct frame *f, struct publish_order *order,
+                              struct strbuf *idempotency_key, struct strbuf *conflate,
+                              const char **message)
+{
+    *message = "idempotencyKey and conflate: strings; ephemeral: true or false";
+    if (has(f, M_TAGS) || has(f, M_TO) || has(f, M_EXCEPT)) {
+        *message = "filters (tags, to, except) come later; publish without them";
+        return "BadRequest";
+    }
+    if (!has(f, M_DATA)) {
+        *message = "a publish needs data";
+        return "BadRequest";
+    }
+    if (has(f, M_IDEMPOTENCY_KEY)) {
+        if (!text_of(f->of[M_IDEMPOTENCY_KEY], idempotency_key) || idempotency_key->size == 0 ||
+            idempotency_key->size > IDEMPOTENCY_KEY_MAX_BYTES)
+            return "BadRequest";
+        order->idempotent = true;
+    }
+    if (has(f, M_CONFLATE) && !text_of(f->of[M_CONFLATE], conflate))
+        return "BadRequest";
+    enum json_type ephemeral = f->of[M_EPHEMERAL].type;
+    if (ephemeral != JSON_NONE && ephemeral != JSON_TRUE && ephemeral != JSON_FALSE)
+        return "BadRequest";
+    order->ephemeral = ephemeral == JSON_TRUE;
+    order->conflate = strbuf_slice(conflate);
+    publish_id(g, order, strbuf_slice(idempotency_key));
+    return NULL;
+}
+
+static void on_pub(struct gateway *g, struct session *s, const struct frame *f, struct slice key)
+{
+    const char *message = "";
+    const char *tag = NULL;
+    struct strbuf idempotency_key = {0};
+    struct strbuf conflate = {0};
+    struct slice data = f->of[M_DATA].raw;
+    struct publish_order order = {
+        .key = key, .parts = &data, .n_parts = 1, .ref = f->of[M_REF].raw, .by_session = true};
+    s->pubs++;
+    if (!key_valid(key, false)) {
+        tag = "BadKey";
+        message = "a key is 1 to 256 bytes of UTF-8 without control characters";
+    } else if (!authorize(NULL, RIGHT_PUBLISH, key)) {
+        tag = "Forbidden";
+        message = "the token does not allow this key";
+    } else if (s->pubs > PUBS_PER_SOCKET_MAX) {
+        tag = "Busy";
+        message = "too many publishes in flight on this socket: wait for answers";
+    } else {
+        tag = order_read(g, f, &order, &idempotency_key, &conflate, &message);
+        if (!tag)
+            tag = publish_check(g, &order, &message);
+        if (!tag)
+            tag = publish_begin(g, s->client, "", &order, &message);
+    }
+    if (tag)
+        v1_publish_done(g, s, order.ref, slice_of(NULL, 0), tag, message);
+    strbuf_free(&idempotency_key);
+    strbuf_free(&conflate);
+}
+
+static void on_ping(struct gateway *g, struct session *s, struct slice raw)
+{
+    if (raw.size > PING_MAX_BYTES) {
+        bad_frame(g, s, "a ping is at most 4096 bytes");
+        return;
+    }
+    struct strbuf *out = control_begin(g, "{\"pong\":");
+    strbuf_put_slice(out, raw);
+    strbuf_put_byte(out, '}');
+    control_send(g, s);
+}
+
+static void verb_run(struct gateway *g, struct session *s, const struct frame *f, enum member verb)
+{
+    struct strbuf key = {0};
+    if (!text_of(f->of[verb], &key))
+        bad_frame(g, s, "the key must be a string");
+    else if (f->of[M_REF].raw.size > REF_MAX_BYTES)
+        bad_frame(g, s, "a ref is at most 256 bytes");
+    else if (verb == M_SUB)
+        on_sub(g, s, f, strbuf_slice(&key));
+    else if (verb == M_UNSUB)
+        on_unsub(g, s, strbuf_slice(&key));
+    else if (verb == M_PUB)
+        on_pub(g, s, f, strbuf_slice(&key));
+    else
+        send_ref_error(g, s, f->of[M_REF].raw, "NoHandler",
+                       "this room has no handler; publish to it instead");
+    strbuf_free(&key);
+}
+
+static void v1_frame(struct gateway *g, struct session *s, struct slice payload, bool text)
+{
+    struct frame f;
+    if (!text || json_type_of(payload) != JSON_OBJECT || !json_valid(payload)) {
+        bad_frame(g, s, "a frame is one JSON object, as text");
+        return;
+    }
+    frame_read(payload, &f);
+    unsigned verbs = 0;
+    enum member verb = M_TOKEN;
+    for (enum member m = M_SUB; m <= M_PING; m++) {
+        if (!has(&f, m))
+            continue;
+        verbs++;
+        verb = m;
+    }
+    if (verbs > 1 || (verbs == 0 && !has(&f, M_TOKEN)))
+        bad_frame(g, s, "a frame has exactly one of sub, unsub, pub, send, call, ping, token");
+    else if (verb == M_PING)
+        on_ping(g, s, f.of[M_PING].raw);
+    else if (verb != M_TOKEN) /* a token renews rights; without tokens there is nothing to do */
+        verb_run(g, s, &f, verb);
+}
+
+const struct dialect dialect_v1 = {.index = DIALECT_V1,
+                                   .name = "stoa.v1",
+                                   .encode = v1_encode,
+                                   .tell = v1_tell,
+                                   .end = v1_end,
+                                   .frame = v1_frame};

@@ -1,0 +1,195 @@
+/* CORE. One key on one session.
+ *
+ *   WAITING   the room is not subscribed at its shard, or its chain is being repaired
+ *   CATCHUP   fed by pages of the log after `pos`; live events pass it by
+ *   LIVE      fed by the room's queue; events with seq <= pos.seq are skipped
+ *   LAGGING   too much waits on its connection: nothing is written, only `pos` is kept
+ *
+ *   WAITING --room settled--> LIVE (nothing to replay) or CATCHUP
+ *   CATCHUP --page reaches the room's head--> LIVE --queue too long--> LAGGING --drained--> CATCHUP
+ *
+ * The first word about the key (live, resumed, missed) goes out when the room's head is known and,
+ * if something is replayed, the first page is there; nothing of the key precedes it. */
+#include "gateway/core.h"
+
+struct subscription *subscription_open(struct gateway *g, struct session *s, struct slice key,
+                                       const struct start *start)
+{
+    struct room *room = room_open(g, key);
+    if (!room)
+        return NULL;
+    struct subscription *sub = mem_zalloc(sizeof *sub);
+    sub->room = room;
+    sub->session = s;
+    sub->pos = start->after;
+    sub->last = start->last;
+    sub->start = (uint8_t)start->kind;
+    sub->state = SUBS_WAITING;
+    sub->fresh = true;
+    list_init(&sub->in_pull);
+    list_push_back(&room->subs, &sub->in_room);
+    list_push_back(&s->subs, &sub->in_session);
+    room->n_subs++;
+    s->n_subs++;
+    list_remove(&room->idle);
+    if (room_settled(room) && s->established)
+        subscription_begin(g, sub);
+    else if (room->owner && !room->subscribed && !room->sub_cid)
+        room_subscribe(g, room);
+    /* The first word may have ended the session (raw, past a gap). */
+    return sub;
+}
+
+static bool unfed(enum sub_state state)
+{
+    return state == SUBS_CATCHUP || state == SUBS_LAGGING;
+}
+
+void subscription_state(struct gateway *g, struct subscription *sub, enum sub_state state)
+{
+    struct session *s = sub->session;
+    s->n_unfed += unfed(state);
+    s->n_unfed -= unfed(sub->state);
+    if (sub->state == SUBS_LAGGING && --s->n_lagging == 0) {
+        list_remove(&s->lag);
+        metric_move(g->m.lagging, -1);
+    }
+    if (state == SUBS_LAGGING && s->n_lagging++ == 0) {
+        s->lag_due_ns = g->now.mono_ns + CONN_LAG_MAX_MS * NS_PER_MS;
+        list_push_back(&g->lagging, &s->lag);
+        if (!heap_has(&g->lag_timer.node))
+            timer_set(g, &g->lag_timer, s->lag_due_ns);
+        metric_move(g->m.lagging, 1);
+    }
+    sub->state = (uint8_t)state;
+}
+
+void subscription_free(struct gateway *g, struct subscription *sub)
+{
+    struct room *room = sub->room;
+    subscription_state(g, sub, SUBS_WAITING);
+    list_remove(&sub->in_pull);
+    list_remove(&sub->in_room);
+    list_remove(&sub->in_session);
+    sub->session->n_subs--;
+    room->n_subs--;
+    mem_free(sub);
+    room_left(g, room);
+}
+
+struct subscription *subscription_find(const struct session *s, const struct room *room)
+{
+    LIST_EACH(cursor, after, &s->subs)
+    {
+        struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_session);
+        if (sub->room == room)
+            return sub;
+    }
+    return NULL;
+}
+
+/* The first word, when nothing is missed. False: the subscription is gone. */
+static bool greet(struct gateway *g, struct subscription *sub, struct position head)
+{
+    sub->fresh = false;
+    enum sub_status status = sub->start == START_LIVE ? SUB_LIVE : SUB_RESUMED;
+    return sub->session->dialect->tell(g, sub, status, NULL, head);
+}
+
+void subscription_begin(struct gateway *g, struct subscription *sub)
+{
+    const struct room *room = sub->room;
+    STOA_ASSERT(sub->state == SUBS_WAITING && room_settled(room) && sub->session->established);
+    struct position head = room_position(room);
+    bool nothing = sub->start == START_LIVE ||
+                   (sub->start == START_AFTER && position_equal(sub->pos, head)) ||
+                   (sub->start != START_AFTER && head.seq == 0);
+    if (!nothing) {
+        subscription_state(g, sub, SUBS_CATCHUP);
+        subscription_feed(g, sub);
+        return;
+    }
+    sub->pos = head;
+    subscription_state(g, sub, SUBS_LIVE);
+    greet(g, sub, head);
+}
+
+/* Whether everything behind `pos` is in the room's queue or still to come. */
+static bool reaches_live(const struct subscription *sub)
+{
+    const struct room *room = sub->room;
+    if (sub->fresh)
+        return false;
+    if (sub->pos.epoch != room->epoch)
+        return room->epoch == 0; /* ahead of a room that has not heard of its first event */
+    return sub->pos.seq >= room->flushed;
+}
+
+void subscription_feed(struct gateway *g, struct subscription *sub)
+{
+    STOA_ASSERT(sub->state == SUBS_CATCHUP);
+    if (sub->pull || sub->session->queued > PULL_QUEUE_MAX || !sub->room->subscribed)
+        return;
+    if (room_settled(sub->room) && reaches_live(sub)) {
+        sub->lagged = false;
+        subscription_state(g, sub, SUBS_LIVE);
+        return;
+    }
+    pull_join(g, sub);
+}
+
+void subscription_lag(struct gateway *g, struct subscription *sub)
+{
+    sub->lagged = true;
+    subscription_state(g, sub, SUBS_LAGGING);
+}
+
+bool subscription_miss(struct gateway *g, struct subscription *sub, struct miss miss,
+                       struct position head)
+{
+    if (sub->lagged && (miss.reason == MISS_EXPIRED || miss.reason == MISS_EVICTED))
+        miss.reason = MISS_SLOW;
+    metric_add(g->m.missed[miss.reason], 1);
+    sub->fresh = false;
+    sub->pos = miss.to;
+    return sub->session->dialect->tell(g, sub, SUB_MISSED, &miss, head);
+}
+
+/* Words that precede the page's events. False: the subscription is gone. */
+static bool page_begin(struct gateway *g, struct subscription *sub, const struct message *m)
+{
+    struct miss miss;
+    struct position head = {m->replay.room_epoch, m->replay.head};
+    bool wants_all = sub->fresh && sub->start != START_AFTER;
+    if (!wants_all && replay_miss(m, sub->pos, &miss))
+        return subscription_miss(g, sub, miss, head);
+    return !sub->fresh || greet(g, sub, head);
+}
+
+void subscription_page(struct gateway *g, struct subscription *sub, const struct message *m,
+                       struct packs *packs)
+{
+    struct session *s = sub->session;
+    struct position before = sub->pos;
+    bool was_fresh = sub->fresh;
+    sub->pull = NULL;
+    if (sub->state != SUBS_CATCHUP)
+        return;
+    if (!page_begin(g, sub, m))
+        return;
+    sub->last = 0;
+    if (packs->count > 0)
+        packs_write(g, packs, s, 0);
+    sub->pos = (struct position){m->replay.room_epoch, m->replay.after};
+    bool moved = was_fresh || !position_equal(before, sub->pos);
+    if (!moved && !reaches_live(sub)) {
+        /* The room and the shard disagree about the head: the room finds out first. */
+        room_retry(g, sub->room);
+        return;
+    }
+    if (m->replay.eof && sub->pos.epoch != sub->room->epoch && sub->room->epoch != 0) {
+        room_repair(g, sub->room); /* settled again, the room wakes its subscriptions */
+        return;
+    }
+    subscription_feed(g, sub);
+}
