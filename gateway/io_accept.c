@@ -13,7 +13,8 @@
 #define ACCEPTS_PER_TURN 256
 #define BACKLOG 4096
 #define SEND_BUFFER_BYTES (256 * KIB)
-#define PAUSE_MS 100 /* after running out of descriptors */
+#define VANISHED_MS 120000 /* what was sent is not acknowledged */
+#define PAUSE_MS 100       /* after running out of descriptors */
 
 struct acceptor {
     ev_io watcher;
@@ -138,8 +139,10 @@ static int open_listener(const struct addrinfo *a)
         return -1;
     int on = 1;
     int send_buffer = SEND_BUFFER_BYTES;
+    unsigned vanished = VANISHED_MS;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &vanished, sizeof vanished);
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof send_buffer);
     if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
         return fd;

@@ -6,6 +6,7 @@
 #include "gateway/io_client.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #define CHUNK_CLIENTS 256
 
@@ -306,6 +307,13 @@ static void set_limits(struct io *io, const struct config *config)
     };
     if (io->limits.body_bytes < io->limits.message_bytes)
         io->limits.body_bytes = io->limits.message_bytes;
+    struct rlimit files;
+    uint64_t reserve = CLIENTS_RESERVE + DESCRIPTORS_RESERVE;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= io->limits.sockets + reserve)
+        return;
+    io->limits.sockets = files.rlim_cur > 2 * reserve ? files.rlim_cur - reserve : reserve;
+    LOG(io->log, LOG_WARN, "gateway.descriptors", LOG_U64("allowed", files.rlim_cur),
+        LOG_U64("sockets", io->limits.sockets));
 }
 
 struct io *io_create(struct loop *loop, const struct config *config, struct log *log,

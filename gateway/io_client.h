@@ -23,10 +23,11 @@
 #define READ_CHUNK_BYTES (64 * KIB)
 #define BACKLOG_MAX_BYTES (64 * KIB) /* pipelined bytes kept while an answer is due */
 #define GATHER_MAX_BYTES (64 * KIB)  /* small pieces joined for one write */
-#define WRITE_TURN_BYTES (512 * KIB) /* to one WebSocket per callback, then others get their turn \
-                                      */
-#define CLIENTS_RESERVE 128          /* above limits.sockets, to tell newcomers so */
-#define DESCRIPTORS_RESERVE 128      /* for everything that is not a client */
+#define WRITE_TURN_BYTES                                                                     \
+    (512 * KIB)                 /* to one WebSocket per callback, then others get their turn \
+                                 */
+#define CLIENTS_RESERVE 128     /* above limits.sockets, to tell newcomers so */
+#define DESCRIPTORS_RESERVE 128 /* for everything that is not a client */
 #define LINGER_MS 3000
 #define CLOSE_TIMEOUT_MS 10000 /* for a close that waits for what is queued */
 #define READERS_KEPT 64

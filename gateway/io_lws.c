@@ -309,7 +309,8 @@ void socket_adopt(struct io *io, struct client *c)
     strbuf_reset(&io->scratch);
     int fd = http_hand_on(io, c, &io->scratch);
     c->state = CLIENT_SOCKET;
-    client_timer(io, c, PING_INTERVAL_MS);
+    /* Sockets opened together do not ping together for ever. */
+    client_timer(io, c, PING_INTERVAL_MS - c->index * 2654435761u % (PING_INTERVAL_MS / 5));
     io->adopting = c;
     struct lws *wsi =
         lws_adopt_socket_vhost_readbuf(vhost, fd, (const char *)io->scratch.data, io->scratch.size);

@@ -1,45 +1,10 @@
 /* SHELL. stoa-gateway: configuration, the parts, the loop. Decides nothing that a test would want.
  */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-
-#include "common/config.h"
-#include "common/limits.h"
-#include "common/mem.h"
-#include "common/shell/link.h"
-#include "common/shell/monitor.h"
 #include "common/shell/process.h"
-#include "gateway/io.h"
-#include "gateway/io_flags.h"
+#include "gateway/io_program.h"
 
-#define PAGE_MAX_BYTES (4 * MIB)
-#define MONITOR_DEFAULT "127.0.0.1:8090"
 #define DRAIN_SPREAD_MS 30000
 #define DRAIN_MAX_MS 60000
-
-struct program {
-    struct flags flags;
-    struct config config;
-    struct log log;
-    struct metrics *metrics;
-    struct loop *loop;
-    struct links *links;
-    struct io *io;
-    struct gateway *gateway;
-    struct monitor *monitor;
-    char *page;
-    size_t page_size;
-    int64_t drain_until_ns; /* 0: not draining */
-};
-
-_Noreturn static void fail(struct strbuf *why)
-{
-    fprintf(stderr, "stoa-gateway: %s\n", strbuf_cstr(why));
-    exit(1);
-}
 
 static int64_t on_turn(void *ctx, struct tick now)
 {
@@ -61,23 +26,6 @@ static void on_term(void *ctx, struct tick now)
     io_drain(p->io);
 }
 
-static const char *const *origins(const struct program *p)
-{
-    const struct config_list *list = &p->config.gateway.origins;
-    return p->config.gateway.origins_set ? (const char *const *)list->at : NULL;
-}
-
-static void set_log(struct program *p)
-{
-    static const char *const levels[] = {"debug", "info", "warn", "error"};
-    enum log_level level = LOG_INFO;
-    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
-        if (strcmp(p->config.log.level, levels[i]) == 0)
-            level = (enum log_level)i;
-    bool json = strcmp(p->config.log.format, "json") == 0;
-    p->log = process_log(p->flags.name, level, json ? LOG_JSON : LOG_TEXT);
-}
-
 /* Origins, limits and log; everything else needs a restart, which the difference says. */
 static void on_reload(void *ctx, struct tick now)
 {
@@ -89,176 +37,24 @@ static void on_reload(void *ctx, struct tick now)
         LOG(&p->log, LOG_ERROR, "gateway.reload_refused", LOG_STR("why", strbuf_cstr(&text)));
         config_free(&fresh);
     } else {
-        struct config before = p->config;
-        config_diff(&before, &fresh, &text);
-        p->config = fresh;
-        gateway_reorigins(p->gateway, origins(p));
-        io_relimit(p->io, &p->config);
-        config_free(&before);
-        set_log(p);
+        config_diff(p->is_reloaded ? &p->reloaded : &p->config, &fresh, &text);
+        program_reload(p, &fresh);
         LOG(&p->log, LOG_INFO, "gateway.reload", LOG_STR("changed", strbuf_cstr(&text)));
     }
     strbuf_free(&text);
 }
 
-static bool is_ready(void *ctx, struct strbuf *why)
-{
-    const struct program *p = ctx;
-    const char *reason = "";
-    bool ready = gateway_ready(p->gateway, &reason);
-    if (!ready)
-        strbuf_put_text(why, reason);
-    return ready;
-}
-
-/* libwebsockets sizes its tables by this limit, so it is set to what is needed, not to what is
- * allowed. */
-static void limit_descriptors(const struct program *p)
-{
-    struct rlimit limit;
-    uint64_t need = io_descriptors(&p->config);
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return;
-    limit.rlim_cur = need < limit.rlim_max ? need : limit.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-static void check_policy(struct program *p)
-{
-    struct strbuf why = {0};
-    const char *listen = p->config.gateway.listen;
-    bool none = !p->config.auth.mode;
-    if (none && !io_is_loopback(listen)) {
-        strbuf_printf(&why,
-                      "gateway.listen is %s, which is not only this machine, and auth is not "
-                      "configured. Write \"auth: { mode: none }\" to let everybody in, or listen "
-                      "on 127.0.0.1.",
-                      listen);
-        fail(&why);
-    }
-    if (!none && strcmp(p->config.auth.mode, "none") == 0 && !io_is_loopback(listen))
-        LOG(&p->log, LOG_WARN, "gateway.open_to_all", LOG_STR("listen", listen));
-}
-
-static void create_gateway(struct program *p)
-{
-    struct config *c = &p->config;
-    const char *types[CONFIG_TYPES_MAX + 1] = {NULL};
-    for (size_t i = 0; i < c->n_types; i++)
-        types[i] = c->types[i].name;
-    struct gateway_options options = {
-        .self = {.role = ROLE_GATEWAY,
-                 .boot = process_random(),
-                 .cluster = config_cluster_id(c),
-                 .name = p->flags.name,
-                 .version = STOA_VERSION,
-                 .win_bytes = CREDIT_WINDOW_BYTES},
-        .slot_seed = config_slot_seed(c),
-        .n_routers = (unsigned)c->cluster.routers.count,
-        .n_shards = (unsigned)c->cluster.shards.count,
-        .seed = process_random(),
-        .payload_max_bytes = c->gateway.limits.message,
-        .keys_per_socket = (unsigned)c->gateway.limits.keys_per_socket,
-        .loopback = io_is_loopback(c->gateway.listen),
-        .origins = origins(p),
-        .types = types,
-        .page = slice_of(p->page, p->page_size),
-        .version = STOA_VERSION,
-    };
-    process_random_bytes(options.self.node, sizeof options.self.node);
-    struct hub_ports hub_ports = links_ports(p->links);
-    struct gateway_ports ports = io_ports(p->io);
-    p->gateway = gateway_create(&options, &hub_ports, &ports, &p->log, p->metrics);
-    io_attach(p->io, p->gateway);
-    links_attach(p->links, gateway_hub(p->gateway));
-}
-
-static void dial(struct program *p)
-{
-    const struct config_list *routers = &p->config.cluster.routers;
-    const struct config_list *shards = &p->config.cluster.shards;
-    struct strbuf why = {0};
-    uint32_t peer = 1;
-    for (size_t i = 0; i < routers->count; i++) {
-        struct strbuf endpoint = {0};
-        config_router_gateway_endpoint(routers->at[i], &endpoint);
-        if (links_dial(p->links, peer++, strbuf_cstr(&endpoint), &why) != ERR_OK)
-            fail(&why);
-        strbuf_free(&endpoint);
-    }
-    for (size_t i = 0; i < shards->count; i++)
-        if (links_dial(p->links, peer++, shards->at[i], &why) != ERR_OK)
-            fail(&why);
-}
-
-static void start(struct program *p)
-{
-    struct strbuf why = {0};
-    const struct loop_handler handler = {p, on_turn, on_term, on_reload};
-    const struct links_curve curve = {
-        p->config.cluster.curve.secret_key, p->config.cluster.curve.public_key,
-        p->config.cluster.curve.server_key, (const char *const *)p->config.cluster.curve.allowed.at,
-        p->config.cluster.curve.required};
-    const struct monitor_handler monitor = {p, is_ready, NULL};
-    const char *monitor_at = p->config.monitor.listen;
-    p->metrics = metrics_create();
-    p->loop = loop_create(&handler);
-    p->links = links_create(p->loop, &curve, &p->log);
-    p->io = io_create(p->loop, &p->config, &p->log, p->metrics, &why);
-    if (!p->io)
-        fail(&why);
-    create_gateway(p);
-    dial(p);
-    struct strbuf bound = {0};
-    if (monitor_listen(&p->monitor, p->loop, monitor_at ? monitor_at : MONITOR_DEFAULT, &monitor,
-                       p->metrics, &why) != ERR_OK ||
-        io_listen(p->io, p->config.gateway.listen, &bound, &why) != ERR_OK)
-        fail(&why);
-    struct strbuf url = {0};
-    strbuf_printf(&url, "http://%s", strbuf_cstr(&bound));
-    LOG(&p->log, LOG_INFO, "gateway.ready", LOG_STR("url", strbuf_cstr(&url)));
-    strbuf_free(&url);
-    strbuf_free(&bound);
-}
-
-/* Stops taking connections, then ends what is left: sockets, links, the core, the loop. */
-static void stop(struct program *p)
-{
-    io_stop_listening(p->io);
-    monitor_close(&p->monitor);
-    hub_goodbye(gateway_hub(p->gateway), clock_now());
-    io_destroy(&p->io);
-    links_destroy(&p->links);
-    gateway_destroy(&p->gateway);
-    loop_destroy(&p->loop);
-    metrics_destroy(&p->metrics);
-    config_free(&p->config);
-    mem_free(p->page);
-    flags_free(&p->flags);
-}
-
 int main(int argc, char **argv)
 {
     static struct program p;
-    struct strbuf why = {0};
+    const struct loop_handler handler = {&p, on_turn, on_term, on_reload};
     flags_parse(&p.flags, argc, argv);
     if (p.flags.supervised)
         process_die_with_parent();
-    if (config_load(&p.config, p.flags.config_path, p.flags.overrides, &why) != ERR_OK)
-        fail(&why);
-    set_log(&p);
-    check_policy(&p);
-    if (p.flags.page_path) {
-        p.page = process_read_file(p.flags.page_path, PAGE_MAX_BYTES, &p.page_size);
-        if (!p.page) {
-            strbuf_printf(&why, "--page %s: %s", p.flags.page_path, strerror(errno));
-            fail(&why);
-        }
-    }
-    limit_descriptors(&p);
-    start(&p);
+    program_configure(&p);
+    program_start(&p, &handler);
     loop_run(p.loop);
     LOG0(&p.log, LOG_INFO, "gateway.stop");
-    stop(&p);
+    program_stop(&p);
     return 0;
 }

@@ -1,0 +1,204 @@
+/* SHELL. Building the gateway's program from its configuration, and its end. */
+#include "gateway/io_program.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "common/limits.h"
+#include "common/mem.h"
+#include "common/shell/process.h"
+
+#define PAGE_MAX_BYTES (4 * MIB)
+#define MONITOR_DEFAULT "127.0.0.1:8090"
+
+_Noreturn static void fail(struct strbuf *why)
+{
+    fprintf(stderr, "stoa-gateway: %s\n", strbuf_cstr(why));
+    exit(1);
+}
+
+/* As the core takes them; NULL: not configured. */
+static const char *const *origins(const struct config *config)
+{
+    return config->gateway.origins_set ? (const char *const *)config->gateway.origins.at : NULL;
+}
+
+static void set_log(struct program *p, const struct config *config)
+{
+    static const char *const levels[] = {"debug", "info", "warn", "error"};
+    enum log_level level = LOG_INFO;
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
+        if (strcmp(config->log.level, levels[i]) == 0)
+            level = (enum log_level)i;
+    bool json = strcmp(config->log.format, "json") == 0;
+    p->log = process_log(p->flags.name, level, json ? LOG_JSON : LOG_TEXT);
+}
+
+void program_reload(struct program *p, struct config *fresh)
+{
+    struct config before = p->reloaded;
+    bool had = p->is_reloaded;
+    p->reloaded = *fresh;
+    p->is_reloaded = true;
+    gateway_reorigins(p->gateway, origins(&p->reloaded));
+    io_relimit(p->io, &p->reloaded);
+    set_log(p, &p->reloaded);
+    if (had)
+        config_free(&before);
+}
+
+/* libwebsockets sizes its tables by this limit, so it is set to what is needed, not to what is
+ * allowed. */
+static void limit_descriptors(const struct program *p)
+{
+    struct rlimit limit;
+    uint64_t need = io_descriptors(&p->config);
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = need < limit.rlim_max ? need : limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static void check_policy(struct program *p)
+{
+    struct strbuf why = {0};
+    const char *listen = p->config.gateway.listen;
+    bool none = !p->config.auth.mode;
+    if (none && !io_is_loopback(listen)) {
+        strbuf_printf(&why,
+                      "gateway.listen is %s, which is not only this machine, and auth is not "
+                      "configured. Write \"auth: { mode: none }\" to let everybody in, or listen "
+                      "on 127.0.0.1.",
+                      listen);
+        fail(&why);
+    }
+    if (!none && strcmp(p->config.auth.mode, "none") == 0 && !io_is_loopback(listen))
+        LOG(&p->log, LOG_WARN, "gateway.open_to_all", LOG_STR("listen", listen));
+}
+
+void program_configure(struct program *p)
+{
+    struct strbuf why = {0};
+    if (config_load(&p->config, p->flags.config_path, p->flags.overrides, &why) != ERR_OK)
+        fail(&why);
+    set_log(p, &p->config);
+    check_policy(p);
+    if (p->flags.page_path) {
+        p->page = process_read_file(p->flags.page_path, PAGE_MAX_BYTES, &p->page_size);
+        if (!p->page) {
+            strbuf_printf(&why, "--page %s: %s", p->flags.page_path, strerror(errno));
+            fail(&why);
+        }
+    }
+    limit_descriptors(p);
+}
+
+static bool is_ready(void *ctx, struct strbuf *why)
+{
+    const struct program *p = ctx;
+    const char *reason = "";
+    bool ready = gateway_ready(p->gateway, &reason);
+    if (!ready)
+        strbuf_put_text(why, reason);
+    return ready;
+}
+
+static void create_gateway(struct program *p)
+{
+    struct config *c = &p->config;
+    for (size_t i = 0; i < c->n_types; i++)
+        p->types[i] = c->types[i].name;
+    struct gateway_options options = {
+        .self = {.role = ROLE_GATEWAY,
+                 .boot = process_random(),
+                 .cluster = config_cluster_id(c),
+                 .name = p->flags.name,
+                 .version = STOA_VERSION,
+                 .win_bytes = CREDIT_WINDOW_BYTES},
+        .slot_seed = config_slot_seed(c),
+        .n_routers = (unsigned)c->cluster.routers.count,
+        .n_shards = (unsigned)c->cluster.shards.count,
+        .seed = process_random(),
+        .payload_max_bytes = c->gateway.limits.message,
+        .keys_per_socket = (unsigned)c->gateway.limits.keys_per_socket,
+        .loopback = io_is_loopback(c->gateway.listen),
+        .origins = origins(c),
+        .types = p->types,
+        .page = slice_of(p->page, p->page_size),
+        .version = STOA_VERSION,
+    };
+    process_random_bytes(options.self.node, sizeof options.self.node);
+    struct hub_ports hub_ports = links_ports(p->links);
+    struct gateway_ports ports = io_ports(p->io);
+    p->gateway = gateway_create(&options, &hub_ports, &ports, &p->log, p->metrics);
+    io_attach(p->io, p->gateway);
+    links_attach(p->links, gateway_hub(p->gateway));
+}
+
+static void dial(struct program *p)
+{
+    const struct config_list *routers = &p->config.cluster.routers;
+    const struct config_list *shards = &p->config.cluster.shards;
+    struct strbuf why = {0};
+    uint32_t peer = 1;
+    for (size_t i = 0; i < routers->count; i++) {
+        struct strbuf endpoint = {0};
+        config_router_gateway_endpoint(routers->at[i], &endpoint);
+        if (links_dial(p->links, peer++, strbuf_cstr(&endpoint), &why) != ERR_OK)
+            fail(&why);
+        strbuf_free(&endpoint);
+    }
+    for (size_t i = 0; i < shards->count; i++)
+        if (links_dial(p->links, peer++, shards->at[i], &why) != ERR_OK)
+            fail(&why);
+}
+
+void program_start(struct program *p, const struct loop_handler *handler)
+{
+    struct strbuf why = {0};
+    const struct links_curve curve = {
+        p->config.cluster.curve.secret_key, p->config.cluster.curve.public_key,
+        p->config.cluster.curve.server_key, (const char *const *)p->config.cluster.curve.allowed.at,
+        p->config.cluster.curve.required};
+    const struct monitor_handler monitor = {p, is_ready, NULL};
+    const char *monitor_at = p->config.monitor.listen;
+    p->metrics = metrics_create();
+    p->loop = loop_create(handler);
+    p->links = links_create(p->loop, &curve, &p->log);
+    p->io = io_create(p->loop, &p->config, &p->log, p->metrics, &why);
+    if (!p->io)
+        fail(&why);
+    create_gateway(p);
+    dial(p);
+    struct strbuf bound = {0};
+    if (monitor_listen(&p->monitor, p->loop, monitor_at ? monitor_at : MONITOR_DEFAULT, &monitor,
+                       p->metrics, &why) != ERR_OK ||
+        io_listen(p->io, p->config.gateway.listen, &bound, &why) != ERR_OK)
+        fail(&why);
+    struct strbuf url = {0};
+    strbuf_printf(&url, "http://%s", strbuf_cstr(&bound));
+    LOG(&p->log, LOG_INFO, "gateway.ready", LOG_STR("url", strbuf_cstr(&url)));
+    strbuf_free(&url);
+    strbuf_free(&bound);
+}
+
+/* Stops taking connections, then ends what is left: sockets, links, the core, the loop. */
+void program_stop(struct program *p)
+{
+    io_stop_listening(p->io);
+    monitor_close(&p->monitor);
+    hub_goodbye(gateway_hub(p->gateway), clock_now());
+    io_destroy(&p->io);
+    links_destroy(&p->links);
+    gateway_destroy(&p->gateway);
+    loop_destroy(&p->loop);
+    metrics_destroy(&p->metrics);
+    config_free(&p->config);
+    if (p->is_reloaded)
+        config_free(&p->reloaded);
+    mem_free(p->page);
+    flags_free(&p->flags);
+}

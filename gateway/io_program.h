@@ -1,0 +1,36 @@
+/* SHELL. The program that main.c runs: its parts, how they are put together and taken apart. */
+#ifndef STOA_GATEWAY_IO_PROGRAM_H
+#define STOA_GATEWAY_IO_PROGRAM_H
+
+#include "common/config.h"
+#include "common/shell/link.h"
+#include "common/shell/monitor.h"
+#include "gateway/io.h"
+#include "gateway/io_flags.h"
+
+struct program {
+    struct flags flags;
+    struct config config;   /* of the start; parts keep pointers into it */
+    struct config reloaded; /* origins, limits and log once `is_reloaded` */
+    bool is_reloaded;
+    const char *types[CONFIG_TYPES_MAX + 1];
+    struct log log;
+    struct metrics *metrics;
+    struct loop *loop;
+    struct links *links;
+    struct io *io;
+    struct gateway *gateway;
+    struct monitor *monitor;
+    char *page;
+    size_t page_size;
+    int64_t drain_until_ns; /* 0: not draining */
+};
+
+/* Each ends the process with a line on stderr when it cannot do its part. */
+void program_configure(struct program *p);
+void program_start(struct program *p, const struct loop_handler *handler);
+void program_stop(struct program *p);
+/* Puts a freshly loaded configuration in force as far as that goes without a restart; takes it. */
+void program_reload(struct program *p, struct config *fresh);
+
+#endif
