@@ -51,6 +51,9 @@ void shard_destroy(struct shard **s);
 struct hub *
 shard_hub(struct shard *s); /* the program feeds accepted peers, packets and ticks here */
 
+/* What time it is; call once per loop turn before the packets are fed. Without it, reads judge ages
+ * by the time of the last shard_turn. */
+void shard_tick(struct shard *s, struct tick now);
 /* Decides what is queued and commits it; true while more is ready (call again without sleeping).
  * Flushes the hub. Call once per loop turn after the packets. */
 bool shard_turn(struct shard *s, struct tick now);

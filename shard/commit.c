@@ -1,0 +1,235 @@
+/* CORE. The transaction of a turn: what was decided becomes durable, and only then leaves.
+ *
+ * Deciding changes the rooms at once, so that the next message of the turn sees its predecessor;
+ * every change is noted. ERR_OK keeps them and lets out answers and deliveries. ERR_NO_SPACE takes
+ * all of them back, newest first, to exactly what was before, and every answer of the turn becomes
+ * NACK DISK. No other failure returns from the store. */
+#include "shard/state.h"
+
+#define FULL_PAUSE_NS (200 * NS_PER_MS)
+
+/* ---- noting ---- */
+
+struct stage *turn_stage(struct shard *s, struct room *room)
+{
+    struct turn *t = &s->turn;
+    if (room->stage == 0) {
+        *VEC_PUSH(&t->stages, struct stage) = (struct stage){.room = room,
+                                                             .room_id = room->room_id,
+                                                             .epoch = room->epoch,
+                                                             .head = room->head,
+                                                             .floor = room->floor,
+                                                             .retained_bytes = room->retained_bytes,
+                                                             .touched = room->touched,
+                                                             .floor_reason = room->floor_reason};
+        room->stage = (uint32_t)t->stages.count;
+    }
+    return &VEC_AT(&t->stages, struct stage)[room->stage - 1];
+}
+
+void turn_note_pid(struct shard *s, struct room *room, uint64_t pid)
+{
+    *VEC_PUSH(&s->turn.pids, struct pid_before) =
+        (struct pid_before){.room = room, .pid = pid, .before = dedupe_pid(room->dedupe, pid)};
+}
+
+struct answer *turn_answer(struct shard *s, const struct op *op)
+{
+    struct answer *a = VEC_PUSH(&s->turn.answers, struct answer);
+    *a = (struct answer){.asker = op->asker, .room = op->room, .purge = op->purge};
+    return a;
+}
+
+bool turn_begin(struct shard *s)
+{
+    if (s->turn.open)
+        return !s->turn.failed;
+    int code = s->store->vtable->begin(s->store);
+    STOA_ASSERT(code == ERR_OK || code == ERR_NO_SPACE);
+    s->turn.open = code == ERR_OK;
+    s->turn.failed |= code != ERR_OK;
+    return s->turn.open;
+}
+
+bool turn_check(struct shard *s, int code)
+{
+    STOA_ASSERT(code == ERR_OK || code == ERR_NO_SPACE);
+    if (code != ERR_OK)
+        s->turn.failed = true;
+    else
+        s->turn.writes++;
+    return code == ERR_OK;
+}
+
+/* ---- keeping or taking back ---- */
+
+static void settle(struct shard *s)
+{
+    struct turn *t = &s->turn;
+    trim_settle(s);
+    for (size_t i = 0; i < t->stages.count; i++) {
+        struct stage *stage = &VEC_AT(&t->stages, struct stage)[i];
+        struct room *room = stage->room;
+        if (stage->records > 0) {
+            room_count_publish(room, s->clock_ms, stage->records);
+            trim_ids(room);
+            room_retain_exactly(s, room);
+        }
+        trim_schedule(s, room);
+    }
+    if (t->durable > 0)
+        metric_observe(s->metric.commit_events, t->durable);
+    s->published += t->durable;
+}
+
+static void stage_rollback(struct shard *s, const struct stage *stage)
+{
+    struct room *room = stage->room;
+    for (uint32_t i = 0; i < stage->records; i++)
+        retain_pop_newest(room->retain);
+    for (uint32_t i = 0; i < stage->ids; i++)
+        dedupe_pop_newest(room->dedupe);
+    if (room->retain && retain_count(room->retain) == 0)
+        retain_destroy(&room->retain);
+    if (room->dedupe && dedupe_count(room->dedupe) + dedupe_pids(room->dedupe) == 0)
+        dedupe_destroy(&room->dedupe);
+    if (room->room_id != stage->room_id)
+        rooms_unbirth(s, room);
+    room->epoch = stage->epoch;
+    room->head = stage->head;
+    room->floor = stage->floor;
+    room->floor_reason = stage->floor_reason;
+    room->retained_bytes = stage->retained_bytes;
+    room->touched = stage->touched;
+}
+
+static void rollback(struct shard *s)
+{
+    struct turn *t = &s->turn;
+    for (size_t i = t->pids.count; i-- > 0;) {
+        const struct pid_before *p = &VEC_AT(&t->pids, struct pid_before)[i];
+        if (p->before.pid)
+            dedupe_pid_set(p->room->dedupe, p->before);
+        else
+            dedupe_pid_remove(p->room->dedupe, p->pid);
+    }
+    for (size_t i = t->stages.count; i-- > 0;)
+        stage_rollback(s, &VEC_AT(&t->stages, struct stage)[i]);
+    s->retained_events = t->retained_events;
+    s->retained_bytes = t->retained_bytes;
+    if (t->durable > 0) /* let trims go alone for a while */
+        s->full_until_ns = s->now.mono_ns + FULL_PAUSE_NS;
+    trim_rollback(s);
+    for (size_t i = 0; i < t->answers.count; i++) {
+        struct answer *a = &VEC_AT(&t->answers, struct answer)[i];
+        a->kind = ANSWER_NACK;
+        a->code = NACK_DISK;
+        a->expected = 0;
+    }
+    LOG(s->log, LOG_WARN, "shard.disk_full", LOG_U64("refused", t->answers.count));
+}
+
+/* True: everything noted is on disk (or nothing needed to be). */
+static bool store_finish(struct shard *s)
+{
+    struct turn *t = &s->turn;
+    if (!t->open)
+        return !t->failed;
+    t->open = false;
+    if (t->failed || t->writes == 0) {
+        s->store->vtable->abort(s->store);
+        return !t->failed;
+    }
+    int code = s->store->vtable->commit(s->store);
+    STOA_ASSERT(code == ERR_OK || code == ERR_NO_SPACE);
+    s->commits += code == ERR_OK;
+    return code == ERR_OK;
+}
+
+/* ---- letting out ---- */
+
+void send_nack(struct shard *s, struct asker asker, struct slice key, uint16_t slot,
+               enum nack_code code, uint64_t expected)
+{
+    if (!asker_is_there(s, asker))
+        return;
+    struct message m = {.type = MSG_NACK, .cid = asker.cid, .slot = slot, .key = key};
+    m.ep = slot < SLOT_COUNT ? s->slot_epoch[slot] : 0;
+    m.nack.code = code;
+    m.nack.expected = expected;
+    hub_send(s->hub, asker.peer, &m);
+}
+
+static void send_pack(struct shard *s, const struct answer *a)
+{
+    if (!asker_is_there(s, a->asker))
+        return;
+    struct message m = {.type = MSG_PACK, .cid = a->asker.cid, .slot = a->room->slot};
+    m.ep = s->slot_epoch[a->room->slot];
+    m.key = room_key(a->room);
+    m.pack.room_epoch = a->epoch;
+    m.pack.seq = a->seq;
+    m.pack.count = a->count;
+    m.pack.dup = a->dup;
+    m.pack.window_ms = (uint64_t)room_window_ms(s, a->room);
+    hub_send(s->hub, a->asker.peer, &m);
+}
+
+static void answer_send(struct shard *s, const struct answer *a)
+{
+    if (a->kind == ANSWER_NACK)
+        send_nack(s, a->asker, room_key(a->room), a->room->slot, a->code, a->expected);
+    else
+        send_pack(s, a);
+    if (a->purge)
+        return;
+    if (a->kind == ANSWER_NACK)
+        metrics_publish(s, RESULT_REFUSED + a->code, 1);
+    else if (a->dup)
+        metrics_publish(s, RESULT_DUPLICATE, 1);
+    else
+        metrics_publish(s, a->epoch ? RESULT_OK : RESULT_EPHEMERAL, 1);
+}
+
+static void turn_clear(struct shard *s)
+{
+    struct turn *t = &s->turn;
+    for (size_t i = 0; i < t->ops.count; i++)
+        op_destroy(VEC_AT(&t->ops, struct op *)[i]);
+    for (size_t i = 0; i < t->stages.count; i++) {
+        struct room *room = VEC_AT(&t->stages, struct stage)[i].room;
+        room->stage = 0;
+        rooms_drop_if_blank(s, room);
+    }
+    struct vec *lists[] = {&t->answers, &t->staged, &t->stages,  &t->pids,
+                           &t->ops,     &t->gone,   &t->removed, &t->expired};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        lists[i]->count = 0;
+    memset(t->trim_ts, 0, sizeof t->trim_ts);
+    t->failed = false;
+    t->events = t->bytes = t->durable = t->writes = 0;
+}
+
+void turn_finish(struct shard *s)
+{
+    struct turn *t = &s->turn;
+    bool kept = store_finish(s);
+    if (kept)
+        settle(s);
+    else
+        rollback(s);
+    for (size_t i = 0; i < t->answers.count; i++)
+        answer_send(s, &VEC_AT(&t->answers, struct answer)[i]);
+    for (size_t i = 0; kept && i < t->stages.count; i++)
+        deliver_stage(s, &VEC_AT(&t->stages, struct stage)[i]);
+    turn_clear(s);
+}
+
+void turn_free(struct shard *s)
+{
+    struct turn *t = &s->turn;
+    struct vec *lists[] = {&t->answers, &t->staged, &t->stages,  &t->pids,
+                           &t->ops,     &t->gone,   &t->removed, &t->expired};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        vec_free(lists[i]);
+}

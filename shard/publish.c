@@ -1,0 +1,342 @@
+/* CORE. A publish, from the packet into its room's FIFO (intake), and from the FIFO into the
+ * transaction or to a refusal (decide).
+ *
+ * Intake checks what needs no room state and answers BUSY at once. Decide runs in the turn, in the
+ * order of the room, and answers through the output gate even when it refuses: an ORDER that was
+ * true only if this transaction commits must not be told before. The order of questions:
+ *   owned?  ephemeral?  known id -> duplicate   first sent before what ids are remembered -> STALE
+ *   not the publisher's next -> ORDER   no space -> DISK   else append */
+#include "shard/state.h"
+
+#include "common/json.h"
+#include "common/utf8.h"
+
+void metrics_publish(struct shard *s, unsigned result, uint64_t n)
+{
+    metric_add(s->metric.publish[result], n);
+}
+
+/* ---- intake ---- */
+
+static enum nack_code pub_check(const struct shard *s, const struct msg_pub *pub, uint32_t *bytes)
+{
+    if (pub->payloads.count == 0)
+        return NACK_INVALID;
+    if (pub->payloads.count > BATCH_MAX_EVENTS)
+        return NACK_TOOBIG;
+    size_t sum = 0;
+    for (size_t i = 0; i < pub->payloads.count; i++) {
+        if (pub->payloads.at[i].size > s->payload_max_bytes)
+            return NACK_TOOBIG;
+        sum += pub->payloads.at[i].size;
+    }
+    if (sum > BATCH_MAX_BYTES)
+        return NACK_TOOBIG;
+    if (pub->conflate.size > CONFLATE_MAX_BYTES || pub->filter.size > FILTER_MAX_BYTES)
+        return NACK_TOOBIG;
+    *bytes = (uint32_t)sum;
+    return NACK_NONE;
+}
+
+static struct op *op_of(const struct msg_pub *pub, uint32_t bytes, struct buf *packet)
+{
+    struct op *op = op_create((uint32_t)pub->payloads.count);
+    op->packet = buf_ref(packet);
+    op->ephemeral = (pub->flags & PUB_EPHEMERAL) != 0;
+    memcpy(op->msg_id, pub->msg_id, sizeof op->msg_id);
+    op->pid = pub->pid;
+    op->pseq = pub->pseq;
+    op->ts = pub->ts;
+    op->conflate = pub->conflate;
+    op->filter = pub->filter;
+    op->bytes = bytes;
+    for (uint32_t i = 0; i < op->n_parts; i++)
+        op->parts[i] = (struct op_part){.data = pub->payloads.at[i].data,
+                                        .size = (uint32_t)pub->payloads.at[i].size};
+    return op;
+}
+
+static struct asker asker_of(const struct shard *s, uint32_t peer, const struct message *m)
+{
+    return (struct asker){.peer = peer, .life = s->clients[peer]->life, .cid = m->cid};
+}
+
+static void refuse(struct shard *s, struct asker asker, const struct message *m, uint16_t slot,
+                   enum nack_code code)
+{
+    metrics_publish(s, RESULT_REFUSED + code, 1);
+    send_nack(s, asker, m->key, slot, code, 0);
+}
+
+void publish_intake(struct shard *s, uint32_t peer, const struct message *m, struct buf *packet)
+{
+    struct asker asker = asker_of(s, peer, m);
+    uint16_t slot;
+    uint32_t bytes = 0;
+    enum nack_code code = slot_check(s, m, &slot);
+    if (code == NACK_NONE)
+        code = pub_check(s, &m->pub, &bytes);
+    if (code == NACK_NONE && s->draining)
+        code = NACK_BUSY;
+    struct room *room = code == NACK_NONE ? rooms_find(s, m->key) : NULL;
+    if (room && !fifo_has_room(room, bytes))
+        code = NACK_BUSY;
+    if (code != NACK_NONE) {
+        refuse(s, asker, m, slot, code);
+        return;
+    }
+    struct op *op = op_of(&m->pub, bytes, packet);
+    op->asker = asker;
+    fifo_push(&s->ready, room ? room : rooms_open(s, m->key, slot), op);
+}
+
+void purge_intake(struct shard *s, uint32_t peer, const struct message *m)
+{
+    struct asker asker = asker_of(s, peer, m);
+    uint16_t slot;
+    enum nack_code code = slot_check(s, m, &slot);
+    if (code == NACK_NONE && s->draining)
+        code = NACK_BUSY;
+    struct room *room = code == NACK_NONE ? rooms_open(s, m->key, slot) : NULL;
+    if (room && !fifo_has_room(room, 0))
+        code = NACK_BUSY;
+    if (code != NACK_NONE) {
+        send_nack(s, asker, m->key, slot, code, 0);
+        return;
+    }
+    struct op *op = op_create(0);
+    op->purge = true;
+    op->asker = asker;
+    fifo_push(&s->ready, room, op);
+}
+
+/* ---- decide ---- */
+
+static void decide_flags(struct op *op)
+{
+    for (uint32_t i = 0; i < op->n_parts; i++) {
+        struct slice payload = slice_of(op->parts[i].data, op->parts[i].size);
+        if (json_valid(payload)) /* and so UTF-8: the scanner checks strings, the rest is ASCII */
+            op->parts[i].flags = EVENT_JSON | EVENT_UTF8;
+        else if (utf8_valid(payload))
+            op->parts[i].flags = EVENT_UTF8;
+    }
+}
+
+static void answer_nack(struct shard *s, const struct op *op, enum nack_code code,
+                        uint64_t expected)
+{
+    struct answer *a = turn_answer(s, op);
+    a->kind = ANSWER_NACK;
+    a->code = code;
+    a->expected = expected;
+}
+
+static void answer_pack(struct shard *s, const struct op *op, uint64_t epoch, uint64_t seq,
+                        uint64_t count, bool dup)
+{
+    struct answer *a = turn_answer(s, op);
+    a->kind = ANSWER_PACK;
+    a->epoch = epoch;
+    a->seq = seq;
+    a->count = count;
+    a->dup = dup;
+}
+
+static void stage_item(struct shard *s, struct stage *stage, struct event_item item)
+{
+    struct turn *t = &s->turn;
+    *VEC_PUSH(&t->staged, struct staged) = (struct staged){.item = item};
+    uint32_t place = (uint32_t)t->staged.count;
+    if (stage->last)
+        VEC_AT(&t->staged, struct staged)[stage->last - 1].next = place;
+    else
+        stage->first = place;
+    stage->last = place;
+}
+
+static struct event_item item_of(const struct shard *s, const struct op *op, uint32_t part)
+{
+    return (struct event_item){.ts = s->clock_ms,
+                               .flags = op->parts[part].flags,
+                               .conflate = op->conflate,
+                               .filter = op->filter,
+                               .payload = slice_of(op->parts[part].data, op->parts[part].size)};
+}
+
+static void decide_ephemeral(struct shard *s, struct op *op)
+{
+    struct room *room = op->room;
+    decide_flags(op);
+    struct stage *stage = turn_stage(s, room);
+    for (uint32_t i = 0; i < op->n_parts; i++) {
+        struct event_item item = item_of(s, op, i);
+        item.flags |= EVENT_EPHEMERAL;
+        item.prev = item.seq = room->head;
+        stage_item(s, stage, item);
+    }
+    answer_pack(s, op, 0, 0, op->n_parts, false);
+}
+
+static void pid_advance(struct shard *s, const struct op *op, uint64_t seq)
+{
+    struct room *room = op->room;
+    if (op->pid == 0)
+        return;
+    if (!room->dedupe)
+        room->dedupe = dedupe_create(s->map_seed);
+    turn_note_pid(s, room, op->pid);
+    dedupe_pid_set(room->dedupe, (struct dedupe_pid){.pid = op->pid, .pseq = op->pseq, .seq = seq});
+}
+
+static uint64_t pid_expected(const struct op *op)
+{
+    const struct room *room = op->room;
+    return room->dedupe ? dedupe_pid(room->dedupe, op->pid).pseq + 1 : 1;
+}
+
+static bool decide_duplicate(struct shard *s, const struct op *op)
+{
+    struct room *room = op->room;
+    struct dedupe_hit hit;
+    if (!room->dedupe || !dedupe_is_id(op->msg_id) || !dedupe_find(room->dedupe, op->msg_id, &hit))
+        return false;
+    if (op->pid != 0 && op->pseq == pid_expected(op))
+        pid_advance(s, op, hit.last);
+    answer_pack(s, op, room->epoch, hit.last, hit.count, true);
+    return true;
+}
+
+static bool put_row(struct shard *s, const struct room *room, uint64_t head)
+{
+    struct store_room row;
+    room_row(room, &row);
+    row.head = head;
+    return turn_check(s, s->store->vtable->put_room(s->store, &row));
+}
+
+static bool append_part(struct shard *s, struct stage *stage, const struct op *op, uint32_t part)
+{
+    struct room *room = op->room;
+    struct event_item item = item_of(s, op, part);
+    item.prev = room->head;
+    item.seq = room->head + 1;
+    struct store_record record = {.lsn = s->next_lsn,
+                                  .room_id = room->room_id,
+                                  .seq = item.seq,
+                                  .ts = item.ts,
+                                  .pid = op->pid,
+                                  .pseq = op->pid ? op->pseq : 0,
+                                  .batch_index = part,
+                                  .batch_count = op->n_parts,
+                                  .flags = item.flags,
+                                  .slot = room->slot,
+                                  .conflate = item.conflate,
+                                  .filter = item.filter,
+                                  .payload = item.payload};
+    memcpy(record.msg_id, op->msg_id, sizeof record.msg_id);
+    if (!turn_check(s, s->store->vtable->append(s->store, room->class_no, &record)))
+        return false;
+    if (!room->retain)
+        room->retain = retain_create();
+    retain_push(room->retain, item.seq, s->next_lsn++, item.ts, op->parts[part].size,
+                item.conflate);
+    stage->records++;
+    room->head = item.seq;
+    room->retained_bytes += op->parts[part].size;
+    s->retained_bytes += op->parts[part].size;
+    s->retained_events++;
+    s->turn.durable++;
+    stage_item(s, stage, item);
+    return true;
+}
+
+static uint64_t random_nonzero(struct shard *s)
+{
+    uint64_t n;
+    do
+        n = rng_u64(&s->rng);
+    while (n == 0);
+    return n;
+}
+
+static bool ensure_born(struct shard *s, struct room *room, uint32_t n_parts)
+{
+    if (room->epoch != 0)
+        return true;
+    uint64_t room_id;
+    do
+        room_id = random_nonzero(s);
+    while (map_get(s->by_id, map_id(&room_id)));
+    rooms_birth(s, room, room_id, random_nonzero(s));
+    return put_row(s, room, n_parts);
+}
+
+static void append_publish(struct shard *s, struct op *op)
+{
+    struct room *room = op->room;
+    struct stage *stage = turn_stage(s, room);
+    if (!turn_begin(s) || !ensure_born(s, room, op->n_parts))
+        return;
+    decide_flags(op);
+    for (uint32_t i = 0; i < op->n_parts; i++) {
+        if (!append_part(s, stage, op, i))
+            return;
+    }
+    if (dedupe_is_id(op->msg_id)) {
+        if (!room->dedupe)
+            room->dedupe = dedupe_create(s->map_seed);
+        dedupe_add(room->dedupe, op->msg_id, room->head, op->n_parts);
+        stage->ids++;
+    }
+    pid_advance(s, op, room->head);
+    room->touched = s->clock_ms;
+}
+
+static void decide_durable(struct shard *s, struct op *op)
+{
+    struct room *room = op->room;
+    if (decide_duplicate(s, op))
+        return;
+    int64_t floor_ts = room_floor_ts(s, room);
+    if (dedupe_is_id(op->msg_id) && floor_ts != 0 && op->ts <= floor_ts) {
+        answer_nack(s, op, NACK_STALE, 0);
+        return;
+    }
+    if (op->pid != 0 && op->pseq != pid_expected(op)) {
+        answer_nack(s, op, NACK_ORDER, pid_expected(op));
+        return;
+    }
+    if (!s->has_space) {
+        answer_nack(s, op, NACK_DISK, 0);
+        return;
+    }
+    append_publish(s, op);
+    answer_pack(s, op, room->epoch, room->head, op->n_parts, false);
+}
+
+static void decide_purge(struct shard *s, struct op *op)
+{
+    struct room *room = op->room;
+    if (room->epoch != 0 && room->floor < room->head) {
+        room->touched = s->clock_ms;
+        room_floor_raise(s, room, room->head, MISS_PURGED);
+        if (turn_begin(s))
+            (void)put_row(s, room, room->head);
+    }
+    answer_pack(s, op, room->epoch, room->head, 0, false);
+}
+
+void publish_decide(struct shard *s, struct op *op)
+{
+    *VEC_PUSH(&s->turn.ops, struct op *) = op;
+    (void)turn_stage(s, op->room);
+    if (!slot_owned(s, op->room->slot))
+        answer_nack(s, op, NACK_NOTOWNER, 0);
+    else if (op->purge)
+        decide_purge(s, op);
+    else if (op->ephemeral)
+        decide_ephemeral(s, op);
+    else
+        decide_durable(s, op);
+}

@@ -1,0 +1,279 @@
+/* CORE. The shard's state and what its files call of each other. Nobody outside shard/ includes it.
+ *
+ *   shard.c     life, packets in, the turn        publish.c  intake and decision of a publish
+ *   commit.c    the transaction of a turn          deliver.c  subscribers, credit, DELIVER, RESYNC
+ *   replay.c    positions, misses, pages           trim.c     retention, removal, expiry of rooms
+ *   recover.c   the scan at start                  ask.c      questions of operators
+ *   rooms.c     the table of rooms, slots, floors
+ *
+ * The order of a turn is the promise of the shard:
+ *   decide (memory changes, undo is noted) -> trim -> commit -> settle -> answers, DELIVERs
+ *                                                        \-> rollback -> NACK DISK
+ * Between decide and settle no packet is handled, so nobody ever reads what is not on disk. */
+#ifndef STOA_SHARD_STATE_H
+#define STOA_SHARD_STATE_H
+
+#include "common/map.h"
+#include "common/rng.h"
+#include "shard/fifo.h"
+#include "shard/room.h"
+#include "shard/shard.h"
+#include "shard/vec.h"
+
+#define SHARD_TYPES_MAX 64
+
+struct type {
+    char *name; /* owned */
+    size_t name_size;
+    struct retention retention;
+    uint8_t class_no;              /* of new rooms */
+    uint32_t rooms[STORE_CLASSES]; /* rooms of this type by the class that they were born into */
+};
+
+/* A gateway, router or publisher whose link is up. */
+struct client {
+    enum role role;
+    uint32_t life;
+    uint16_t round;    /* of complete lists (SUBSYNC full) */
+    bool listing;      /* in the middle of one */
+    uint64_t granted;  /* packet bytes that it takes since HELLO */
+    struct vec dirty;  /* struct room *: RESYNC is due; room->dirty_refs counts it */
+    struct vec parked; /* struct parked: pages that wait for credit */
+};
+
+struct parked {
+    uint64_t cid;
+    struct msg_replay_req request;
+    struct buf *key; /* owned */
+};
+
+enum answer_kind { ANSWER_PACK, ANSWER_NACK };
+
+struct answer { /* leaves after the commit */
+    struct asker asker;
+    struct room *room;
+    enum answer_kind kind;
+    enum nack_code code;
+    uint64_t expected;
+    uint64_t epoch, seq, count;
+    bool dup;
+    bool purge; /* not counted as a publish */
+};
+
+struct staged { /* an event of the running turn */
+    struct event_item item;
+    uint32_t next; /* place + 1 of the room's next one, 0: last */
+};
+
+struct stage { /* a room of the running turn, and how it was before */
+    struct room *room;
+    uint64_t room_id, epoch, head, floor, retained_bytes;
+    int64_t touched;
+    uint8_t floor_reason;
+    uint32_t records;     /* pushed to its index */
+    uint32_t ids;         /* added to its dedupe */
+    uint32_t first, last; /* staged events, place + 1 */
+};
+
+struct pid_before {
+    struct room *room;
+    uint64_t pid; /* the key: before.pid is 0 when it was unknown */
+    struct dedupe_pid before;
+};
+
+struct gone { /* records of a room that the running transaction deletes */
+    struct room *room;
+    uint64_t upto;
+    int64_t ts;
+    bool by_age; /* from the oldest end of a class */
+};
+
+struct turn {
+    bool open;                      /* the store's transaction */
+    bool failed;                    /* ERR_NO_SPACE on the way */
+    size_t events, bytes;           /* taken from FIFOs */
+    size_t durable;                 /* events appended */
+    size_t writes;                  /* of any kind */
+    struct vec answers;             /* struct answer */
+    struct vec staged;              /* struct staged */
+    struct vec stages;              /* struct stage */
+    struct vec pids;                /* struct pid_before */
+    struct vec ops;                 /* struct op *, owned: payloads live until delivered */
+    struct vec gone;                /* struct gone */
+    struct vec removed;             /* struct room *: taken out of `removals` */
+    struct vec expired;             /* struct room *: rows deleted */
+    int64_t trim_ts[STORE_CLASSES]; /* newest record trimmed, 0: none */
+    uint64_t retained_events, retained_bytes; /* before */
+};
+
+struct ask_wait; /* ask.c */
+
+struct shard_metrics {
+    struct metric *publish[16]; /* by enum publish_result */
+    struct metric *commit_events, *retained_bytes, *retained_events;
+    struct metric *rooms_stored, *rooms_subscribed;
+    struct metric *slots_owned;
+    struct metric *missed[MISS_EPOCH + 1];
+    struct metric *deliveries, *resyncs, *orphans, *damaged;
+};
+
+enum publish_result {
+    RESULT_OK,
+    RESULT_DUPLICATE,
+    RESULT_EPHEMERAL,
+    RESULT_REFUSED, /* + enum nack_code */
+};
+
+struct shard {
+    struct hub *hub;
+    struct store *store; /* borrowed */
+    struct log *log;
+    struct metrics *metrics;
+    struct shard_metrics metric;
+    struct hub_self self;
+    struct rng rng;
+    uint64_t slot_seed;
+    uint64_t map_seed;
+    uint64_t payload_max_bytes;
+    struct tick now;
+    int64_t clock_ms; /* hybrid: never runs backwards, not even over a restart */
+
+    struct type types[SHARD_TYPES_MAX];
+    size_t n_types;
+
+    uint64_t slot_epoch[SLOT_COUNT]; /* 0: not ours */
+    unsigned slots_owned;
+
+    struct map *rooms;    /* by key; owns */
+    struct map *by_id;    /* those with an epoch */
+    struct list ready;    /* rooms with queued ops */
+    struct heap removals; /* rooms by the time when their oldest record may go, ms */
+    size_t rooms_subscribed;
+    uint64_t retained_events, retained_bytes;
+
+    struct client *clients[PEERS_MAX + 1]; /* owned; NULL: not up */
+    uint32_t lives;
+
+    uint64_t next_lsn;
+    int64_t class_floor_ts[STORE_CLASSES]; /* messages first sent by then are stale, if unknown */
+    int64_t trim_ts[STORE_CLASSES];        /* durable part of it */
+    struct turn turn;
+    bool has_space;
+    int64_t full_until_ns; /* a commit found no space: nothing is appended before */
+    bool draining;
+    int64_t trim_due_ns;   /* next look at the oldest ends */
+    int64_t expiry_due_ns; /* next stretch of the walk over idle rooms */
+    size_t expiry_cursor;
+
+    struct map *asks; /* by cid: struct ask_wait, owned */
+    uint32_t last_ask;
+
+    struct vec scratch;    /* struct event_item or struct mark, within one call */
+    struct strbuf encoded; /* one DELIVER for several gateways */
+    uint64_t commits, published;
+};
+
+/* ---- rooms.c ---- */
+struct room *rooms_find(const struct shard *s, struct slice key);
+struct room *rooms_open(struct shard *s, struct slice key, uint16_t slot); /* finds or creates */
+void rooms_free(struct shard *s, struct room *room);
+/* Frees the room if nothing needs it: no event ever, nobody subscribed, nothing queued. */
+void rooms_drop_if_blank(struct shard *s, struct room *room);
+void rooms_birth(struct shard *s, struct room *room, uint64_t room_id, uint64_t epoch);
+void rooms_unbirth(struct shard *s, struct room *room);
+void rooms_retype(struct shard *s, struct room *room);
+void types_set(struct shard *s, const struct shard_type *types, size_t n_types);
+void types_free(struct shard *s);
+const struct retention *room_retention(const struct shard *s, const struct room *room);
+/* How long ids of its publishes are remembered; INT64_MAX: for ever. */
+int64_t room_window_ms(const struct shard *s, const struct room *room);
+int64_t class_window_ms(const struct shard *s, unsigned class_no);
+/* Unknown messages first sent at or before it are stale. 0: none are. */
+int64_t room_floor_ts(const struct shard *s, const struct room *room);
+void room_floor_raise(struct shard *s, struct room *room, uint64_t to, enum miss_reason reason);
+/* Applies retention: what is over age, count or bytes now is below the floor. */
+void room_retain_exactly(struct shard *s, struct room *room);
+void room_row(const struct room *room, struct store_room *row);
+bool slot_owned(const struct shard *s, uint16_t slot);
+/* The message's slot if this shard serves it; else the code to refuse with. A higher epoch than
+ * ours fences the slot: we stop serving it. */
+enum nack_code slot_check(struct shard *s, const struct message *m, uint16_t *slot);
+
+/* ---- publish.c ---- */
+void publish_intake(struct shard *s, uint32_t peer, const struct message *m, struct buf *packet);
+void purge_intake(struct shard *s, uint32_t peer, const struct message *m);
+void publish_decide(struct shard *s, struct op *op);
+void metrics_publish(struct shard *s, unsigned result, uint64_t n);
+
+/* ---- commit.c ---- */
+struct stage *turn_stage(struct shard *s, struct room *room);
+struct answer *turn_answer(struct shard *s, const struct op *op);
+void turn_note_pid(struct shard *s, struct room *room, uint64_t pid);
+/* Opens the transaction if it is not. False: no space, the turn fails. */
+bool turn_begin(struct shard *s);
+/* Notes the result of a store's call. False: no space, the turn fails. */
+bool turn_check(struct shard *s, int code);
+/* Commits or rolls back and lets out what was waiting for it. */
+void turn_finish(struct shard *s);
+void turn_free(struct shard *s);
+void send_nack(struct shard *s, struct asker asker, struct slice key, uint16_t slot,
+               enum nack_code code, uint64_t expected);
+
+/* ---- deliver.c ---- */
+void deliver_stage(struct shard *s, const struct stage *stage);
+void deliver_sub(struct shard *s, uint32_t peer, const struct message *m);
+void deliver_unsub(struct shard *s, uint32_t peer, const struct message *m);
+void deliver_subsync(struct shard *s, uint32_t peer, const struct message *m);
+void deliver_credit(struct shard *s, uint32_t peer, const struct message *m);
+void deliver_close(struct shard *s, const struct message *m);
+void deliver_client_gone(struct shard *s, uint32_t peer);
+/* Drops the client's list of dirty rooms and its parked pages. */
+void deliver_client_free(struct shard *s, struct client *client);
+bool deliver_has_credit(const struct shard *s, uint32_t peer, size_t bytes);
+/* Bytes of an item in a message's head, exactly or a little more. */
+size_t item_head_bytes(const struct event_item *item);
+
+/* ---- replay.c ---- */
+struct resume {
+    uint64_t base; /* what follows is given from here */
+    bool missed;
+    uint64_t miss_from, miss_to;
+    enum miss_reason reason;
+};
+/* Where a reader at (epoch, seq) goes on in a room whose retention was just applied. */
+struct resume replay_position(const struct room *room, uint64_t epoch, uint64_t seq);
+void replay_answer(struct shard *s, uint32_t peer, const struct message *m);
+void replay_unpark(struct shard *s, uint32_t peer);
+
+/* ---- trim.c ---- */
+/* Adds deletions to the turn's transaction (or opens one); true: more could go at once. */
+bool trim_step(struct shard *s, bool idle);
+void trim_settle(struct shard *s);
+void trim_rollback(struct shard *s);
+void trim_schedule(struct shard *s, struct room *room);
+int64_t trim_deadline(const struct shard *s);
+/* Forgets the oldest ids of a room that has too many. */
+void trim_ids(struct room *room);
+
+/* ---- recover.c ---- */
+void recover(struct shard *s, const struct shard_options *options);
+
+/* ---- ask.c ---- */
+void ask_answer(struct shard *s, uint32_t peer, const struct message *m);
+void ask_collect(struct shard *s, uint32_t peer, const struct message *m);
+void ask_tick(struct shard *s);
+void ask_client_gone(struct shard *s, uint32_t peer);
+int64_t ask_deadline(const struct shard *s);
+void ask_free(struct shard *s);
+
+/* ---- shard.c ---- */
+void shard_claim(struct shard *s, uint32_t peer);
+void shard_claim_all(struct shard *s);
+/* Whether the asker's link is still the one that it asked on. */
+bool asker_is_there(const struct shard *s, struct asker asker);
+static inline int64_t max_i64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+#endif
