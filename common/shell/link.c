@@ -251,9 +251,12 @@ static bool on_pending(void *ctx)
 {
     struct links *l = ctx;
     bool worked = false;
-    for (struct link_socket *s = l->sockets; s; s = s->next)
-        if (s->dirty && s->zmq)
+    for (struct link_socket *s = l->sockets; s; s = s->next) {
+        if (s->monitor && s->monitor_dirty)
+            worked |= link_monitor_drain(s);
+        if (s->zmq && s->dirty)
             worked |= link_socket_drain(s);
+    }
     return worked;
 }
 

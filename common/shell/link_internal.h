@@ -40,8 +40,9 @@ struct link_socket {
     uint32_t peer;
     void *monitor; /* PAIR */
     ev_io monitor_io;
-    bool connected; /* as the hub was told */
-    bool refused;   /* logged already */
+    bool monitor_dirty; /* as dirty: a reader that never tried is not woken */
+    bool connected;     /* as the hub was told */
+    bool refused;       /* logged already */
     int64_t sign_ns, redial_ns;
     /* listener */
     unsigned door;
@@ -91,6 +92,8 @@ bool link_socket_drain(struct link_socket *s);
 /* ---- link_socket.c ---- */
 MUST_USE int link_socket_dial(struct link_socket *s, struct strbuf *why);
 MUST_USE int link_socket_listen(struct link_socket *s, struct strbuf *why);
+/* True: there were events. */
+bool link_monitor_drain(struct link_socket *s);
 void link_socket_close(struct link_socket *s);
 void link_redial_start(struct links *l);
 void link_set_int(void *zmq, int option, int value);

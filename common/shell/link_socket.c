@@ -154,15 +154,13 @@ static void monitor_event(struct link_socket *s, uint16_t event, uint32_t value)
 }
 
 /* An event is two parts: its number and value, and an endpoint that we know already. */
-static void on_monitor(struct ev_loop *ev, ev_io *w, int events)
+bool link_monitor_drain(struct link_socket *s)
 {
-    (void)ev;
-    (void)events;
-    struct link_socket *s = w->data;
     uint8_t head[6], endpoint[ENDPOINT_MAX_BYTES];
-    for (;;) {
+    s->monitor_dirty = false;
+    for (bool worked = false;; worked = true) {
         if (zmq_recv(s->monitor, head, sizeof head, ZMQ_DONTWAIT) != sizeof head)
-            return;
+            return worked;
         (void)zmq_recv(s->monitor, endpoint, sizeof endpoint, ZMQ_DONTWAIT);
         uint16_t event;
         uint32_t value;
@@ -170,6 +168,13 @@ static void on_monitor(struct ev_loop *ev, ev_io *w, int events)
         memcpy(&value, head + sizeof event, sizeof value);
         monitor_event(s, event, value);
     }
+}
+
+static void on_monitor(struct ev_loop *ev, ev_io *w, int events)
+{
+    (void)ev;
+    (void)events;
+    (void)link_monitor_drain(w->data);
 }
 
 static int monitor_open(struct link_socket *s, struct strbuf *why)
@@ -191,6 +196,7 @@ static int monitor_open(struct link_socket *s, struct strbuf *why)
         return ERR_IO;
     }
     link_watch(l, &s->monitor_io, s->monitor, on_monitor, s);
+    s->monitor_dirty = true;
     return ERR_OK;
 }
 
@@ -223,6 +229,7 @@ int link_socket_dial(struct link_socket *s, struct strbuf *why)
     link_set_int(s->zmq, ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS);
     curve_client(s);
     link_watch(s->links, &s->io, s->zmq, on_readable, s);
+    s->dirty = true;
     TRY(monitor_open(s, why));
     if (zmq_connect(s->zmq, s->endpoint.text) == 0)
         return ERR_OK;
@@ -318,6 +325,7 @@ int link_socket_listen(struct link_socket *s, struct strbuf *why)
     link_set_int(s->zmq, ZMQ_ROUTER_HANDOVER, 1);
     curve_server(s);
     link_watch(s->links, &s->io, s->zmq, on_readable, s);
+    s->dirty = true;
     /* The socket file is made within zmq_bind: nobody but this user may ever connect to it. */
     mode_t mask = umask(0177);
     int rc = zmq_bind(s->zmq, s->endpoint.text);
