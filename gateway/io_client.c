@@ -312,7 +312,7 @@ static void set_limits(struct io *io, const struct config *config)
     if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= io->limits.sockets + reserve)
         return;
     io->limits.sockets = files.rlim_cur > 2 * reserve ? files.rlim_cur - reserve : reserve;
-    LOG(io->log, LOG_WARN, "gateway.descriptors", LOG_U64("allowed", files.rlim_cur),
+    LOG(io->log, LOG_INFO, "gateway.descriptors", LOG_U64("allowed", files.rlim_cur),
         LOG_U64("sockets", io->limits.sockets));
 }
 

@@ -166,6 +166,9 @@ void program_start(struct program *p, const struct loop_handler *handler)
     const struct monitor_handler monitor = {p, is_ready, NULL};
     const char *monitor_at = p->config.monitor.listen;
     p->metrics = metrics_create();
+    metric_set(metrics_gauge(p->metrics, "stoa_build_info",
+                             "version=\"" STOA_VERSION "\",role=\"gateway\"", "Always 1"),
+               1);
     p->loop = loop_create(handler);
     p->links = links_create(p->loop, &curve, &p->log);
     p->io = io_create(p->loop, &p->config, &p->log, p->metrics, &why);

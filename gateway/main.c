@@ -20,7 +20,6 @@ static int64_t on_turn(void *ctx, struct tick now)
 static void on_term(void *ctx, struct tick now)
 {
     struct program *p = ctx;
-    LOG0(&p->log, LOG_INFO, "gateway.drain");
     p->drain_until_ns = now.mono_ns + DRAIN_MAX_MS * NS_PER_MS;
     gateway_drain(p->gateway, now, DRAIN_SPREAD_MS);
     io_drain(p->io);
