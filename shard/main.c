@@ -43,6 +43,7 @@ static const char usage[] =
     "      --listen ADDR    for routers and gateways: host:port or ipc:///path\n"
     "      --slots LO-HI    slots of a new data directory (default: an even share)\n"
     "      --monitor ADDR   /healthz, /readyz, /metrics (default 127.0.0.1:8092 + index)\n"
+    "      --set FIELD=VALUE  any field of the configuration\n"
     "      --after-eio      start although the disk failed under an earlier run\n"
     "      --supervised     end when the parent process ends\n"
     "  -h, --help   -V, --version\n"
@@ -158,6 +159,7 @@ static int store_start(struct program *p, struct strbuf *why)
         .map_bytes = c->shard.map_size,
         .reserve_bytes = c->shard.disk_reserve,
         .after_eio = p->after_eio,
+        .slot_seed = config_slot_seed(c),
     };
     int code = store_lmdb_open(&p->store, &options, &p->log, p->metrics, why);
     strbuf_free(&dir);

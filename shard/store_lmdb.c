@@ -10,13 +10,9 @@
  *
  * Errors: no space is an answer; everything else that the disk refuses ends the process
  * (store_die). */
-#include <errno.h>
-#include <time.h>
-#include <unistd.h>
+#include <endian.h>
 
 #include "common/limits.h"
-#include "common/mem.h"
-#include "common/tick.h"
 #include "shard/store_lmdb_internal.h"
 #include "shard/store_lmdb_record.h"
 
@@ -29,16 +25,6 @@ static struct lmdb_store *self_of(struct store *s)
 static MDB_val key_of(uint64_t *number)
 {
     return (MDB_val){sizeof *number, number};
-}
-
-/* ERR_OK or ERR_NO_SPACE; anything else does not return. */
-static int outcome(struct lmdb_store *s, const char *what, int rc)
-{
-    if (rc == MDB_SUCCESS)
-        return ERR_OK;
-    if (rc == MDB_MAP_FULL || rc == MDB_TXN_FULL || rc == ENOSPC || rc == EDQUOT)
-        return ERR_NO_SPACE;
-    store_die(s, what, rc);
 }
 
 static uint64_t number_of(const MDB_val *key)
@@ -60,19 +46,21 @@ static int lmdb_begin(struct store *base)
 {
     struct lmdb_store *s = self_of(base);
     STOA_ASSERT(s->write == NULL);
-    return outcome(s, "begin", mdb_txn_begin(s->env, NULL, 0, &s->write));
+    TRY(store_outcome(s, "begin", mdb_txn_begin(s->env, NULL, 0, &s->write)));
+    store_space_begin(s);
+    return ERR_OK;
 }
 
 static int lmdb_append(struct store *base, unsigned class_no, const struct store_record *record)
 {
     struct lmdb_store *s = self_of(base);
     STOA_ASSERT(s->write != NULL && class_no < STORE_CLASSES);
-    if (s->write_full)
-        return ERR_NO_SPACE;
     uint64_t lsn = record->lsn;
     MDB_val key = key_of(&lsn), value = {record_size(record), NULL};
-    TRY(outcome(s, "append",
-                mdb_put(s->write, s->log_dbi[class_no], &key, &value, MDB_APPEND | MDB_RESERVE)));
+    TRY(store_space_take(s, value.mv_size));
+    TRY(store_outcome(
+        s, "append",
+        mdb_put(s->write, s->log_dbi[class_no], &key, &value, MDB_APPEND | MDB_RESERVE)));
     record_write(record, value.mv_data);
     return ERR_OK;
 }
@@ -83,7 +71,7 @@ static int lmdb_put_room(struct store *base, const struct store_room *room)
     STOA_ASSERT(s->write != NULL && room->room_id != 0);
     uint64_t id = room->room_id;
     MDB_val key = key_of(&id), value = {room_row_size(room), NULL};
-    TRY(outcome(s, "put room", mdb_put(s->write, s->rooms, &key, &value, MDB_RESERVE)));
+    TRY(store_outcome(s, "put room", mdb_put(s->write, s->rooms, &key, &value, MDB_RESERVE)));
     room_row_write(room, value.mv_data);
     return ERR_OK;
 }
@@ -93,7 +81,7 @@ static int delete_key(struct lmdb_store *s, MDB_dbi dbi, uint64_t number)
     STOA_ASSERT(s->write != NULL);
     MDB_val key = key_of(&number);
     int rc = mdb_del(s->write, dbi, &key, NULL);
-    return rc == MDB_NOTFOUND ? ERR_OK : outcome(s, "delete", rc);
+    return rc == MDB_NOTFOUND ? ERR_OK : store_outcome(s, "delete", rc);
 }
 
 static int lmdb_delete_room(struct store *base, uint64_t room_id)
@@ -109,18 +97,6 @@ static int lmdb_remove(struct store *base, unsigned class_no, uint64_t lsn)
     return delete_key(s, s->log_dbi[class_no], lsn);
 }
 
-static int lmdb_put_slots(struct store *base, const struct store_slot *slots, size_t count)
-{
-    struct lmdb_store *s = self_of(base);
-    STOA_ASSERT(s->write != NULL);
-    for (size_t i = 0; i < count; i++) {
-        uint64_t number = slots[i].slot, epoch = slots[i].epoch;
-        MDB_val key = key_of(&number), value = key_of(&epoch);
-        TRY(outcome(s, "put slot", mdb_put(s->write, s->slots, &key, &value, 0)));
-    }
-    return ERR_OK;
-}
-
 /* A damaged record at the oldest end goes as well, unseen: what it was the index does not know. */
 static int lmdb_trim(struct store *base, unsigned class_no, int64_t before, size_t max,
                      void (*gone)(void *ctx, const struct store_record *record), void *ctx,
@@ -130,7 +106,7 @@ static int lmdb_trim(struct store *base, unsigned class_no, int64_t before, size
     STOA_ASSERT(s->write != NULL && class_no < STORE_CLASSES);
     MDB_cursor *cursor;
     *trimmed = 0;
-    TRY(outcome(s, "trim", mdb_cursor_open(s->write, s->log_dbi[class_no], &cursor)));
+    TRY(store_outcome(s, "trim", mdb_cursor_open(s->write, s->log_dbi[class_no], &cursor)));
     int code = ERR_OK;
     while (*trimmed < max) {
         MDB_val key, value;
@@ -138,7 +114,7 @@ static int lmdb_trim(struct store *base, unsigned class_no, int64_t before, size
         int rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
         if (rc == MDB_NOTFOUND)
             break;
-        code = outcome(s, "trim", rc);
+        code = store_outcome(s, "trim", rc);
         if (code != ERR_OK)
             break;
         if (record_read(number_of(&key), slice_of_val(&value), &record) == ERR_OK) {
@@ -146,7 +122,7 @@ static int lmdb_trim(struct store *base, unsigned class_no, int64_t before, size
                 break;
             gone(ctx, &record);
         }
-        code = outcome(s, "trim", mdb_cursor_del(cursor, 0));
+        code = store_outcome(s, "trim", mdb_cursor_del(cursor, 0));
         if (code != ERR_OK)
             break;
         ++*trimmed;
@@ -155,25 +131,22 @@ static int lmdb_trim(struct store *base, unsigned class_no, int64_t before, size
     return code;
 }
 
-static int64_t mono_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
-}
-
 static int lmdb_commit(struct store *base)
 {
     struct lmdb_store *s = self_of(base);
     STOA_ASSERT(s->write != NULL);
-    int64_t start = mono_ns();
+    int64_t start = store_mono_ns();
+    size_t txn_id = mdb_txn_id(s->write);
+    uint64_t live = store_space_live(s, s->write);
     int rc = mdb_txn_commit(s->write); /* frees it, whatever it answers */
     s->write = NULL;
-    int code = outcome(s, "commit", rc);
-    if (code == ERR_OK)
-        metric_observe_ns(s->commit_seconds, mono_ns() - start);
+    int code = store_commit_outcome(s, txn_id, rc);
+    if (code == ERR_OK) {
+        s->live_pages = live;
+        metric_observe_ns(s->commit_seconds, store_mono_ns() - start);
+    }
     if (code != ERR_OK || --s->commits_until_look == 0)
-        store_look_at_space(s);
+        store_space_look(s);
     return code;
 }
 
@@ -183,27 +156,68 @@ static void lmdb_abort(struct store *base)
     STOA_ASSERT(s->write != NULL);
     mdb_txn_abort(s->write);
     s->write = NULL;
-    store_look_at_space(s);
+}
+
+static MDB_val name_of(const char *name)
+{
+    return (MDB_val){strlen(name), (void *)(uintptr_t)name};
+}
+
+/* Key and value of one small row, with its checksum. */
+static int put_small(struct lmdb_store *s, MDB_dbi dbi, MDB_val key, uint64_t number)
+{
+    STOA_ASSERT(s->write != NULL);
+    uint64_t le = htole64(number);
+    MDB_val value = {SMALL_HEADER_BYTES + sizeof le, NULL};
+    TRY(store_outcome(s, "put", mdb_put(s->write, dbi, &key, &value, MDB_RESERVE)));
+    small_write(slice_of_val(&key), slice_of(&le, sizeof le), value.mv_data);
+    return ERR_OK;
+}
+
+static int small_number(const MDB_val *key, const MDB_val *bytes, uint64_t *number)
+{
+    struct slice value;
+    TRY(small_read(slice_of_val(key), slice_of_val(bytes), &value));
+    if (value.size != sizeof *number)
+        return ERR_CORRUPT;
+    memcpy(number, value.data, sizeof *number);
+    *number = le64toh(*number);
+    return ERR_OK;
+}
+
+static int lmdb_put_slots(struct store *base, const struct store_slot *slots, size_t count)
+{
+    struct lmdb_store *s = self_of(base);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t number = slots[i].slot;
+        TRY(put_small(s, s->slots, key_of(&number), slots[i].epoch));
+    }
+    return ERR_OK;
 }
 
 static int lmdb_put_meta(struct store *base, const char *name, uint64_t value)
 {
     struct lmdb_store *s = self_of(base);
-    STOA_ASSERT(s->write != NULL);
-    MDB_val key = {strlen(name), (void *)(uintptr_t)name}, bytes = key_of(&value);
-    return outcome(s, "put meta", mdb_put(s->write, s->meta, &key, &bytes, 0));
+    return put_small(s, s->meta, name_of(name), value);
 }
 
 /* ---- reading ---- */
 
-void store_reader_open(struct lmdb_store *s)
+/* A damaged length must not lead beyond the file. A value lies within one page, or at the start of
+ * a run of pages of its own, whose first page says how many they are (page header of LMDB 0.9: 16
+ * bytes, the last four of a run's are its length). */
+static bool is_within_its_page(const struct lmdb_store *s, const MDB_val *v)
 {
-    int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &s->read);
-    for (unsigned i = 0; rc == 0 && i < STORE_CLASSES; i++)
-        rc = mdb_cursor_open(s->read, s->log_dbi[i], &s->read_cursor[i]);
-    if (rc != 0)
-        store_die(s, "open reader", rc);
-    mdb_txn_reset(s->read);
+    enum { PAGE_HEADER = 16, RUN_LENGTH = 12 };
+    const uint8_t *at = v->mv_data;
+    size_t offset = (uintptr_t)at & (s->page_bytes - 1);
+    if (offset + v->mv_size <= s->page_bytes)
+        return true;
+    if (offset != PAGE_HEADER || v->mv_size > RECORD_MAX_BYTES)
+        return false;
+    uint32_t pages;
+    memcpy(&pages, at - PAGE_HEADER + RUN_LENGTH, sizeof pages);
+    return PAGE_HEADER + v->mv_size <= pages * s->page_bytes;
 }
 
 static int lmdb_read_begin(struct store *base)
@@ -240,8 +254,8 @@ static int lmdb_read(struct store *base, unsigned class_no, uint64_t lsn, struct
     s->read_at[class_no] = rc == 0 ? lsn : 0;
     if (rc == MDB_NOTFOUND)
         return ERR_NOT_FOUND;
-    if (rc != 0)
-        store_die(s, "read", rc);
+    if (rc != 0 || !is_within_its_page(s, &value))
+        return ERR_CORRUPT;
     return record_read(lsn, slice_of_val(&value), out);
 }
 
@@ -256,84 +270,93 @@ static void lmdb_read_end(struct store *base)
 static int lmdb_get_meta(struct store *base, const char *name, uint64_t *value)
 {
     struct lmdb_store *s = self_of(base);
-    MDB_val key = {strlen(name), (void *)(uintptr_t)name}, bytes;
+    MDB_val key = name_of(name), bytes;
     MDB_txn *txn = s->write;
-    if (txn == NULL && mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) != 0)
-        return ERR_NOT_FOUND;
-    int rc = mdb_get(txn, s->meta, &key, &bytes);
-    bool fits = rc == 0 && bytes.mv_size == sizeof *value;
-    if (fits)
-        *value = number_of(&bytes);
+    int rc = txn == NULL ? mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) : 0;
+    if (rc != 0)
+        store_die(s, "get meta", rc);
+    int code = ERR_NOT_FOUND;
+    if (mdb_get(txn, s->meta, &key, &bytes) == 0)
+        code = small_number(&key, &bytes, value);
     if (txn != s->write)
         mdb_txn_abort(txn);
-    return fits ? ERR_OK : ERR_NOT_FOUND;
+    return code;
 }
 
 /* ---- scan ---- */
 
-static int scan_table(struct lmdb_store *s, MDB_txn *txn, MDB_dbi dbi,
-                      void (*each)(const struct store_visitor *visitor, unsigned class_no,
-                                   uint64_t number, struct slice value),
-                      const struct store_visitor *visitor, unsigned class_no)
+struct scan {
+    struct lmdb_store *s;
+    const struct store_visitor *visitor;
+    unsigned class_no;
+    uint64_t damaged_rows; /* of slots and rooms */
+};
+
+static void scan_slot(struct scan *scan, const MDB_val *key, const MDB_val *value)
+{
+    struct store_slot slot = {.slot = (uint16_t)number_of(key)};
+    if (number_of(key) < SLOT_COUNT && small_number(key, value, &slot.epoch) == ERR_OK)
+        scan->visitor->slot(scan->visitor->ctx, &slot);
+    else
+        scan->damaged_rows++;
+}
+
+static void scan_room(struct scan *scan, const MDB_val *key, const MDB_val *value)
+{
+    struct store_room room;
+    if (room_row_read(number_of(key), slice_of_val(value), &room) == ERR_OK)
+        scan->visitor->room(scan->visitor->ctx, &room);
+    else
+        scan->damaged_rows++;
+}
+
+static void scan_record(struct scan *scan, const MDB_val *key, const MDB_val *value)
+{
+    const struct store_visitor *visitor = scan->visitor;
+    struct store_record record;
+    if (record_read(number_of(key), slice_of_val(value), &record) == ERR_OK)
+        visitor->record(visitor->ctx, scan->class_no, &record);
+    else
+        visitor->damaged(visitor->ctx, scan->class_no, number_of(key));
+}
+
+static int scan_table(struct scan *scan, MDB_txn *txn, MDB_dbi dbi,
+                      void (*each)(struct scan *scan, const MDB_val *key, const MDB_val *value))
 {
     MDB_cursor *cursor;
     MDB_val key, value;
     int rc = mdb_cursor_open(txn, dbi, &cursor);
     if (rc != 0)
-        store_die(s, "scan", rc);
-    while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0)
-        each(visitor, class_no, number_of(&key), slice_of_val(&value));
+        store_die(scan->s, "scan", rc);
+    while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        if (!is_within_its_page(scan->s, &value))
+            value.mv_size = 0; /* which no checksum fits */
+        each(scan, &key, &value);
+    }
     mdb_cursor_close(cursor);
     if (rc == MDB_NOTFOUND)
         return ERR_OK;
-    LOG(s->log, LOG_ERROR, "store.damaged", LOG_STR("dir", s->dir),
+    LOG(scan->s->log, LOG_ERROR, "store.damaged", LOG_STR("dir", scan->s->dir),
         LOG_STR("why", mdb_strerror(rc)));
-    return rc == EIO ? ERR_IO : ERR_CORRUPT;
-}
-
-static void scan_slot(const struct store_visitor *visitor, unsigned class_no, uint64_t number,
-                      struct slice value)
-{
-    (void)class_no;
-    struct store_slot slot = {.slot = (uint16_t)number};
-    if (number >= SLOT_COUNT || value.size != sizeof slot.epoch)
-        return;
-    memcpy(&slot.epoch, value.data, sizeof slot.epoch);
-    visitor->slot(visitor->ctx, &slot);
-}
-
-static void scan_room(const struct store_visitor *visitor, unsigned class_no, uint64_t number,
-                      struct slice value)
-{
-    (void)class_no;
-    struct store_room room;
-    if (room_row_read(number, value, &room) == ERR_OK)
-        visitor->room(visitor->ctx, &room);
-}
-
-static void scan_record(const struct store_visitor *visitor, unsigned class_no, uint64_t number,
-                        struct slice value)
-{
-    struct store_record record;
-    if (record_read(number, value, &record) == ERR_OK)
-        visitor->record(visitor->ctx, class_no, &record);
-    else
-        visitor->damaged(visitor->ctx, class_no, number);
+    return ERR_CORRUPT;
 }
 
 static int lmdb_scan(struct store *base, const struct store_visitor *visitor)
 {
-    struct lmdb_store *s = self_of(base);
+    struct scan scan = {.s = self_of(base), .visitor = visitor};
     MDB_txn *txn;
-    int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    int rc = mdb_txn_begin(scan.s->env, NULL, MDB_RDONLY, &txn);
     if (rc != 0)
-        store_die(s, "scan", rc);
-    int code = scan_table(s, txn, s->slots, scan_slot, visitor, 0);
+        store_die(scan.s, "scan", rc);
+    int code = scan_table(&scan, txn, scan.s->slots, scan_slot);
     if (code == ERR_OK)
-        code = scan_table(s, txn, s->rooms, scan_room, visitor, 0);
-    for (unsigned i = 0; code == ERR_OK && i < STORE_CLASSES; i++)
-        code = scan_table(s, txn, s->log_dbi[i], scan_record, visitor, i);
+        code = scan_table(&scan, txn, scan.s->rooms, scan_room);
+    for (; code == ERR_OK && scan.class_no < STORE_CLASSES; scan.class_no++)
+        code = scan_table(&scan, txn, scan.s->log_dbi[scan.class_no], scan_record);
     mdb_txn_abort(txn);
+    if (scan.damaged_rows > 0)
+        LOG(scan.s->log, LOG_ERROR, "store.damaged", LOG_STR("dir", scan.s->dir),
+            LOG_U64("slot_and_room_rows", scan.damaged_rows));
     return code;
 }
 
@@ -342,8 +365,8 @@ static int lmdb_scan(struct store *base, const struct store_visitor *visitor)
 static bool lmdb_has_space(struct store *base)
 {
     struct lmdb_store *s = self_of(base);
-    if (!s->space && s->write == NULL)
-        store_look_at_space(s);
+    if (!s->space)
+        store_space_look(s);
     return s->space;
 }
 
@@ -352,20 +375,17 @@ static void lmdb_stats(struct store *base, struct store_stats *out)
     struct lmdb_store *s = self_of(base);
     MDB_txn *txn;
     MDB_stat stat;
-    MDB_envinfo info;
-    *out = (struct store_stats){.disk_free_bytes = s->free_disk_bytes,
+    store_space_look(s);
+    *out = (struct store_stats){.bytes = s->live_pages * s->page_bytes,
+                                .file_bytes = s->file_pages * s->page_bytes,
+                                .disk_free_bytes = s->disk_free_bytes,
                                 .sync_probe_ns = s->sync_probe_ns};
-    mdb_env_info(s->env, &info);
-    out->file_bytes = (info.me_last_pgno + 1) * s->page_bytes;
-    if (mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) != 0)
-        return;
-    for (unsigned i = 0; i < STORE_CLASSES; i++) {
-        if (mdb_stat(txn, s->log_dbi[i], &stat) != 0)
-            continue;
-        out->records[i] = stat.ms_entries;
-        out->bytes +=
-            (stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages) * s->page_bytes;
-    }
+    int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    if (rc != 0)
+        store_die(s, "stats", rc);
+    for (unsigned i = 0; i < STORE_CLASSES; i++)
+        if (mdb_stat(txn, s->log_dbi[i], &stat) == 0)
+            out->records[i] = stat.ms_entries;
     mdb_txn_abort(txn);
 }
 

@@ -16,6 +16,7 @@ struct store_lmdb_options {
         map_bytes; /* size of the map, sparse; 0: 64 GiB or what the disk has, whichever is less */
     uint64_t reserve_bytes; /* has_space is false below this much free disk */
     bool after_eio;         /* open in spite of the sticky EIO marker (and remove it) */
+    uint64_t slot_seed;     /* of slot_of: under another one every key lies in another slot */
 };
 
 /* Opens or creates. On failure ERR_REFUSED (locked by another process, another cluster, another

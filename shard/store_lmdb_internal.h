@@ -1,4 +1,11 @@
-/* SHELL. What the files of the LMDB store share. */
+/* SHELL. What the files of the LMDB store share.
+ *
+ *   store_lmdb.c         transactions, reads, scan: the vtable
+ *   store_lmdb_env.c     the environment: opening, reopening, what an error of LMDB means
+ *   store_lmdb_open.c    the data directory and everything that forbids opening it
+ *   store_lmdb_space.c   space: map, disk, free pages; the probe of the disk's sync
+ *   store_lmdb_record.c  bytes of a record, a room row, a small value
+ */
 #ifndef STOA_SHARD_STORE_LMDB_INTERNAL_H
 #define STOA_SHARD_STORE_LMDB_INTERNAL_H
 
@@ -6,47 +13,68 @@
 
 #include "shard/store_lmdb.h"
 
+#define STORE_EIO_MARKER "io-error"
+
 struct lmdb_store {
     struct store base; /* first: a struct store * is this */
     char *dir;         /* owned */
     int lock_fd;       /* flock held for life */
+    int file_fd;       /* data.mdb, beside LMDB's own descriptors */
     struct log *log;
+    uint64_t map_bytes; /* wanted */
+
     MDB_env *env;
     MDB_dbi log_dbi[STORE_CLASSES], rooms, slots, meta;
-    unsigned page_bytes;
-    uint64_t map_pages;
-    uint64_t reserve_bytes;
+    bool is_new;
+    uint8_t node[16];
 
-    MDB_txn *write;  /* open write transaction, NULL between */
-    bool write_full; /* it began without room for new records: appends answer ERR_NO_SPACE */
+    MDB_txn *write; /* open write transaction, NULL between */
+    uint64_t write_bytes;
+    uint64_t first_free_page; /* behind everything LMDB ever used, when the transaction began */
+    bool cannot_grow;         /* the disk refused during this transaction */
+    bool no_allocate;         /* the file system cannot allocate ahead: LMDB extends the file */
 
-    MDB_txn *read; /* reset between read_begin and the next */
+    MDB_txn *read; /* reset between read_end and the next read_begin */
     MDB_cursor *read_cursor[STORE_CLASSES];
     uint64_t read_at[STORE_CLASSES]; /* lsn that the cursor stands on, 0: nowhere */
     bool reading;
 
-    uint64_t free_disk_bytes; /* as of the last look */
-    uint64_t free_pages;      /* pages that LMDB can take without growing into a new disk block */
+    uint64_t page_bytes;
+    uint64_t map_pages;
+    uint64_t file_pages; /* size of the file: allocated ahead of what LMDB uses */
+    uint64_t live_pages; /* in use, as of the last commit; the others are reused */
+    uint64_t reserve_bytes;
+    uint64_t disk_free_bytes; /* as of the last look */
     bool space;
     unsigned commits_until_look;
 
     int64_t sync_probe_ns;
-    uint8_t node[16];
     struct metric *commit_seconds, *sync_seconds, *disk_free;
 };
 
+int64_t store_mono_ns(void);
+
+/* ---- store_lmdb.c ---- */
+extern const struct store_vtable store_lmdb_vtable;
+
+/* ---- store_lmdb_env.c ---- */
+/* All that an environment needs to work; LMDB's code. On failure nothing is left open. */
+MUST_USE int store_env_open(struct lmdb_store *s);
+void store_env_close(struct lmdb_store *s);
+/* ERR_OK or ERR_NO_SPACE; after any other code of LMDB it does not return. */
+MUST_USE int store_outcome(struct lmdb_store *s, const char *what, int rc);
+/* The same for the code of a commit of the transaction numbered `txn_id`. */
+MUST_USE int store_commit_outcome(struct lmdb_store *s, size_t txn_id, int rc);
 /* Ends the process after an error that leaves the disk's content unknown; EIO leaves the marker. */
 _Noreturn void store_die(struct lmdb_store *s, const char *what, int rc);
 
-/* store_lmdb_open.c */
-#define STORE_EIO_MARKER "io-error"
-
-/* store_lmdb_space.c */
-void store_look_at_space(struct lmdb_store *s);
-void store_probe_sync(struct lmdb_store *s);
-
-/* store_lmdb.c */
-extern const struct store_vtable store_lmdb_vtable;
-void store_reader_open(struct lmdb_store *s);
+/* ---- store_lmdb_space.c ---- */
+void store_space_begin(struct lmdb_store *s); /* a write transaction has begun */
+/* Room for one more record of this size in the open transaction? */
+MUST_USE int store_space_take(struct lmdb_store *s, size_t bytes);
+/* Pages in use as the transaction sees them. */
+uint64_t store_space_live(const struct lmdb_store *s, MDB_txn *txn);
+void store_space_look(struct lmdb_store *s);
+MUST_USE int store_probe_sync(struct lmdb_store *s, struct strbuf *why);
 
 #endif

@@ -6,36 +6,26 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/limits.h"
 #include "common/mem.h"
-#include "common/shell/process.h"
 #include "shard/store_lmdb_internal.h"
+#include "shard/store_lmdb_record.h"
 
 #define SCHEMA "stoa-shard-1"
-#define TABLES 8
 #define MAP_DEFAULT_BYTES (UINT64_C(64) << 30)
-#define NFS_MAGIC 0x6969 /* statfs(2) */
 
-_Noreturn void store_die(struct lmdb_store *s, const char *what, int rc)
-{
-    LOG(s->log, LOG_ERROR, "store.failed", LOG_STR("dir", s->dir), LOG_STR("what", what),
-        LOG_STR("why", mdb_strerror(rc)));
-    if (rc == EIO) {
-        struct strbuf path = {0};
-        strbuf_printf(&path, "%s/" STORE_EIO_MARKER, s->dir);
-        int fd = open(strbuf_cstr(&path), O_WRONLY | O_CREAT | O_DSYNC | O_CLOEXEC, 0600);
-        if (fd >= 0)
-            close(fd);
-    }
-    abort();
-}
+/* File systems on which locks and memory maps do not hold; numbers of statfs(2). */
+#define NFS_MAGIC 0x6969
+#define CIFS_MAGIC 0xff534d42
+#define SMB2_MAGIC 0xfe534d42
 
 /* ---- the directory ---- */
 
@@ -60,17 +50,23 @@ static int make_directory(const char *dir, struct strbuf *why)
 static int check_filesystem(const char *dir, struct strbuf *why)
 {
     struct statfs fs;
-    if (statfs(dir, &fs) == 0 && (unsigned long)fs.f_type == NFS_MAGIC) {
-        strbuf_printf(
-            why,
-            "%s lies on NFS, where locks and memory maps do not hold; use a local disk or "
-            "a block volume",
-            dir);
+    if (statfs(dir, &fs) != 0) {
+        strbuf_printf(why, "%s: %s", dir, strerror(errno));
+        return ERR_IO;
+    }
+    uint32_t type = (uint32_t)fs.f_type;
+    if (type == NFS_MAGIC || type == CIFS_MAGIC || type == SMB2_MAGIC) {
+        strbuf_printf(why,
+                      "%s lies on a network file system, where locks and memory maps do not "
+                      "hold: use a local disk or a block volume (shard.data_dir)",
+                      dir);
         return ERR_REFUSED;
     }
-    if (access(dir, W_OK) != 0) {
-        strbuf_printf(why, "%s: %s; a shard must be able to write its directory", dir,
-                      strerror(errno));
+    if (access(dir, W_OK | X_OK) != 0) {
+        strbuf_printf(why,
+                      "%s: %s: a shard writes its directory; make it writable for this user, "
+                      "or give another one (shard.data_dir)",
+                      dir, strerror(errno));
         return ERR_REFUSED;
     }
     return ERR_OK;
@@ -92,10 +88,10 @@ static int take_lock(struct lmdb_store *s, struct strbuf *why)
         ssize_t n = pread(s->lock_fd, text, sizeof text - 1, 0);
         text[n > 0 ? n : 0] = '\0';
         text[strcspn(text, "\n")] = '\0';
-        strbuf_printf(
-            why,
-            "another shard is running on %s (pid %s); stop it, or give this one its own directory",
-            s->dir, text[0] ? text : "unknown");
+        strbuf_printf(why,
+                      "another shard is running on %s: pid %s: stop it, or give another directory "
+                      "(shard.data_dir)",
+                      s->dir, text[0] ? text : "unknown");
         return ERR_REFUSED;
     }
     struct strbuf pid = {0};
@@ -105,6 +101,15 @@ static int take_lock(struct lmdb_store *s, struct strbuf *why)
     strbuf_free(&pid);
     (void)noted; /* only for the message above */
     return ERR_OK;
+}
+
+static int env_failed(const struct lmdb_store *s, int rc, struct strbuf *why)
+{
+    const char *advice = rc == ENOSPC   ? "free some disk space"
+                         : rc == ENOMEM ? "set a smaller shard.map_size"
+                                        : "check the disk, or restore a backup";
+    strbuf_printf(why, "%s/data.mdb: %s: %s", s->dir, mdb_strerror(rc), advice);
+    return ERR_IO;
 }
 
 static int check_marker(struct lmdb_store *s, bool after_eio, struct strbuf *why)
@@ -129,125 +134,176 @@ static int check_marker(struct lmdb_store *s, bool after_eio, struct strbuf *why
     return code;
 }
 
-/* ---- the environment ---- */
+/* ---- identity ---- */
 
 static uint64_t map_size(const struct store_lmdb_options *options)
 {
     struct statvfs disk;
     uint64_t size = options->map_bytes ? options->map_bytes : MAP_DEFAULT_BYTES;
-    if (options->map_bytes == 0 && statvfs(options->dir, &disk) == 0) {
-        uint64_t whole = (uint64_t)disk.f_blocks * disk.f_frsize;
-        size = whole < size ? whole : size;
-    }
-    long page = sysconf(_SC_PAGESIZE);
-    return size / (uint64_t)page * (uint64_t)page;
+    if (options->map_bytes == 0 && statvfs(options->dir, &disk) == 0)
+        size = (uint64_t)disk.f_blocks * disk.f_frsize;
+    if (size > MAP_DEFAULT_BYTES && options->map_bytes == 0)
+        size = MAP_DEFAULT_BYTES;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    return size / page * page;
 }
 
-static int open_tables(struct lmdb_store *s, MDB_txn *txn)
-{
-    static const char *const logs[STORE_CLASSES] = {"log_0", "log_1"};
-    int rc = 0;
-    for (unsigned i = 0; rc == 0 && i < STORE_CLASSES; i++)
-        rc = mdb_dbi_open(txn, logs[i], MDB_CREATE | MDB_INTEGERKEY, &s->log_dbi[i]);
-    if (rc == 0)
-        rc = mdb_dbi_open(txn, "rooms", MDB_CREATE | MDB_INTEGERKEY, &s->rooms);
-    if (rc == 0)
-        rc = mdb_dbi_open(txn, "slots", MDB_CREATE | MDB_INTEGERKEY, &s->slots);
-    if (rc == 0)
-        rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &s->meta);
-    return rc;
-}
+struct identity {
+    struct lmdb_store *s;
+    MDB_txn *txn;
+    int rc; /* first error of LMDB */
+};
 
-static int meta_get(struct lmdb_store *s, MDB_txn *txn, const char *name, MDB_val *value)
+static void identity_put(struct identity *id, const char *name, struct slice value)
 {
+    STOA_ASSERT(value.size <= SMALL_MAX_BYTES);
+    uint8_t bytes[SMALL_HEADER_BYTES + SMALL_MAX_BYTES];
     MDB_val key = {strlen(name), (void *)(uintptr_t)name};
-    return mdb_get(txn, s->meta, &key, value);
+    MDB_val row = {SMALL_HEADER_BYTES + value.size, bytes};
+    small_write(slice_text(name), value, bytes);
+    if (id->rc == 0)
+        id->rc = mdb_put(id->txn, id->s->meta, &key, &row, 0);
 }
 
-static int meta_put(struct lmdb_store *s, MDB_txn *txn, const char *name, const void *bytes,
-                    size_t size)
+static bool identity_get(struct identity *id, const char *name, struct slice *value)
 {
-    MDB_val key = {strlen(name), (void *)(uintptr_t)name}, value = {size, (void *)(uintptr_t)bytes};
-    return mdb_put(txn, s->meta, &key, &value, 0);
+    MDB_val key = {strlen(name), (void *)(uintptr_t)name}, row;
+    return mdb_get(id->txn, id->s->meta, &key, &row) == 0 &&
+           small_read(slice_text(name), slice_of(row.mv_data, row.mv_size), value) == ERR_OK;
 }
 
-/* A new directory gets its identity; an old one must be ours. Returns an LMDB code, or an enum err
- * (both are negative, so the latter comes through `code`). */
-static int identify(struct lmdb_store *s, MDB_txn *txn, const struct store_lmdb_options *options,
-                    int *code, struct strbuf *why)
+static bool identity_is(struct identity *id, const char *name, uint64_t number)
 {
-    MDB_val schema, cluster, name = {0, NULL}, node;
-    if (meta_get(s, txn, "schema", &schema) == MDB_NOTFOUND) {
-        process_random_bytes(s->node, sizeof s->node);
-        int rc = meta_put(s, txn, "schema", SCHEMA, strlen(SCHEMA));
-        if (rc == 0)
-            rc = meta_put(s, txn, "cluster", &options->cluster, sizeof options->cluster);
-        if (rc == 0)
-            rc = meta_put(s, txn, "cluster_name", options->cluster_name,
-                          strlen(options->cluster_name));
-        return rc != 0 ? rc : meta_put(s, txn, "node", s->node, sizeof s->node);
+    struct slice value;
+    return identity_get(id, name, &value) && slice_equal(value, slice_of(&number, sizeof number));
+}
+
+static void random_bytes(uint8_t *out, size_t size)
+{
+    while (size > 0) {
+        ssize_t n = getrandom(out, size, 0);
+        STOA_ASSERT(n > 0 || errno == EINTR);
+        out += n > 0 ? n : 0;
+        size -= n > 0 ? (size_t)n : 0;
     }
-    *code = ERR_REFUSED;
-    if (schema.mv_size != strlen(SCHEMA) || memcmp(schema.mv_data, SCHEMA, schema.mv_size) != 0) {
-        strbuf_printf(why, "%s was written in format '%.*s'; this program opens '%s'", s->dir,
-                      (int)schema.mv_size, (const char *)schema.mv_data, SCHEMA);
-        return 0;
-    }
-    (void)meta_get(s, txn, "cluster_name", &name);
-    if (meta_get(s, txn, "cluster", &cluster) != 0 || cluster.mv_size != sizeof options->cluster ||
-        memcmp(cluster.mv_data, &options->cluster, cluster.mv_size) != 0) {
+}
+
+static void identity_create(struct identity *id, const struct store_lmdb_options *options)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t created = (uint64_t)now.tv_sec;
+    struct slice name = slice_text(options->cluster_name);
+    name.size = name.size > SMALL_MAX_BYTES ? SMALL_MAX_BYTES : name.size;
+    random_bytes(id->s->node, sizeof id->s->node);
+    identity_put(id, "schema", slice_text(SCHEMA));
+    identity_put(id, "cluster", slice_of(&options->cluster, sizeof options->cluster));
+    identity_put(id, "cluster_name", name);
+    identity_put(id, "slot_seed", slice_of(&options->slot_seed, sizeof options->slot_seed));
+    identity_put(id, "node", slice_of(id->s->node, sizeof id->s->node));
+    identity_put(id, "created", slice_of(&created, sizeof created));
+}
+
+/* One damaged value here could let a forgotten message in again or give out an lsn twice. */
+static bool values_are_sound(struct identity *id)
+{
+    MDB_cursor *cursor;
+    MDB_val key, row;
+    struct slice value;
+    bool sound = true;
+    id->rc = mdb_cursor_open(id->txn, id->s->meta, &cursor);
+    if (id->rc != 0)
+        return true;
+    while (sound && mdb_cursor_get(cursor, &key, &row, MDB_NEXT) == 0)
+        sound = small_read(slice_of(key.mv_data, key.mv_size), slice_of(row.mv_data, row.mv_size),
+                           &value) == ERR_OK;
+    mdb_cursor_close(cursor);
+    return sound;
+}
+
+static int identity_check(struct identity *id, const struct store_lmdb_options *options,
+                          struct strbuf *why)
+{
+    struct slice schema = {0}, name = {0}, node;
+    const char *dir = id->s->dir;
+    if (!identity_get(id, "schema", &schema) || !slice_is(schema, SCHEMA)) {
         strbuf_printf(why,
-                      "%s belongs to cluster '%.*s', not to '%s'; set cluster.name to its own, or "
-                      "give another "
-                      "directory",
-                      s->dir, (int)name.mv_size, (const char *)name.mv_data, options->cluster_name);
-        return 0;
+                      "%s is of format \"%.*s\", this program reads \"%s\": use the release "
+                      "that wrote it, or another directory (shard.data_dir)",
+                      dir, SLICE_FMT(schema), SCHEMA);
+        return ERR_REFUSED;
     }
-    if (meta_get(s, txn, "node", &node) != 0 || node.mv_size != sizeof s->node) {
-        strbuf_printf(why, "%s: the node's identity is damaged", s->dir);
-        return 0;
+    (void)identity_get(id, "cluster_name", &name);
+    if (!identity_is(id, "cluster", options->cluster)) {
+        strbuf_printf(why,
+                      "%s belongs to cluster \"%.*s\", this one is \"%s\": correct "
+                      "cluster.name, or give another directory (shard.data_dir)",
+                      dir, SLICE_FMT(name), options->cluster_name);
+        return ERR_REFUSED;
     }
-    memcpy(s->node, node.mv_data, sizeof s->node);
-    *code = ERR_OK;
-    return 0;
+    if (!identity_is(id, "slot_seed", options->slot_seed)) {
+        strbuf_printf(why,
+                      "%s was written with another cluster.seed: its keys would not be found; "
+                      "restore the seed",
+                      dir);
+        return ERR_REFUSED;
+    }
+    if (!values_are_sound(id) || !identity_get(id, "node", &node) ||
+        node.size != sizeof id->s->node) {
+        strbuf_printf(why, "%s: table meta is damaged: restore a backup", dir);
+        return ERR_REFUSED;
+    }
+    memcpy(id->s->node, node.data, node.size);
+    return ERR_OK;
 }
 
-static int open_environment(struct lmdb_store *s, const struct store_lmdb_options *options,
-                            struct strbuf *why)
+/* A new directory gets its identity; an old one must be ours. */
+static int identify(struct lmdb_store *s, const struct store_lmdb_options *options,
+                    struct strbuf *why)
 {
-    MDB_txn *txn = NULL;
-    int dead, code = ERR_OK;
-    uint64_t size = map_size(options);
-    int rc = mdb_env_create(&s->env);
-    if (rc == 0)
-        rc = mdb_env_set_mapsize(s->env, size);
-    if (rc == 0)
-        rc = mdb_env_set_maxdbs(s->env, TABLES);
-    if (rc == 0)
-        rc = mdb_env_open(s->env, s->dir, MDB_NOTLS | MDB_NORDAHEAD, 0600);
-    if (rc == 0)
-        rc = mdb_reader_check(s->env, &dead);
-    if (rc == 0)
-        rc = mdb_txn_begin(s->env, NULL, 0, &txn);
-    if (rc == 0)
-        rc = open_tables(s, txn);
-    if (rc == 0)
-        rc = identify(s, txn, options, &code, why);
-    if (rc == 0 && code == ERR_OK) {
-        rc = mdb_txn_commit(txn);
-        txn = NULL;
+    struct identity id = {.s = s};
+    MDB_stat meta, slots, rooms;
+    int code = ERR_OK;
+    id.rc = mdb_txn_begin(s->env, NULL, 0, &id.txn);
+    if (id.rc == 0) {
+        bool told = mdb_stat(id.txn, s->meta, &meta) == 0 &&
+                    mdb_stat(id.txn, s->slots, &slots) == 0 &&
+                    mdb_stat(id.txn, s->rooms, &rooms) == 0;
+        STOA_ASSERT(told);
+        s->is_new = slots.ms_entries == 0 && rooms.ms_entries == 0;
+        if (meta.ms_entries == 0)
+            identity_create(&id, options);
+        else
+            code = identity_check(&id, options, why);
+        if (id.rc == 0 && code == ERR_OK)
+            id.rc = mdb_txn_commit(id.txn);
+        else
+            mdb_txn_abort(id.txn);
     }
-    if (txn != NULL)
-        mdb_txn_abort(txn);
-    if (rc != 0) {
-        strbuf_printf(why, "%s: %s%s", s->dir, mdb_strerror(rc),
-                      rc == ENOSPC ? "; free some disk space first" : "");
-        return ERR_IO;
+    if (id.rc != 0)
+        code = env_failed(s, id.rc, why);
+    return code;
+}
+
+/* ---- opening ---- */
+
+/* A file's name is durable only when its directory is. */
+static int sync_directories(const char *dir, struct strbuf *why)
+{
+    struct strbuf parent = {0};
+    strbuf_printf(&parent, "%s/..", dir);
+    const char *const paths[] = {dir, strbuf_cstr(&parent)};
+    int code = ERR_OK;
+    for (size_t i = 0; code == ERR_OK && i < sizeof paths / sizeof *paths; i++) {
+        int fd = open(paths[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0 && fsync(fd) != 0 && errno != EINVAL) {
+            strbuf_printf(why, "%s: %s while syncing the directory", paths[i], strerror(errno));
+            code = ERR_IO;
+        }
+        if (fd >= 0)
+            close(fd);
     }
-    MDB_stat stat;
-    mdb_env_stat(s->env, &stat);
-    s->page_bytes = stat.ms_psize;
-    s->map_pages = size / stat.ms_psize;
+    strbuf_free(&parent);
     return code;
 }
 
@@ -258,10 +314,21 @@ static int open_steps(struct lmdb_store *s, const struct store_lmdb_options *opt
     TRY(check_filesystem(s->dir, why));
     TRY(take_lock(s, why));
     TRY(check_marker(s, options->after_eio, why));
-    TRY(open_environment(s, options, why));
-    store_reader_open(s);
-    store_probe_sync(s);
-    store_look_at_space(s);
+    s->map_bytes = map_size(options);
+    int rc = store_env_open(s);
+    if (rc != 0)
+        return env_failed(s, rc, why);
+    TRY(identify(s, options, why));
+    if (s->is_new)
+        TRY(sync_directories(s->dir, why));
+    TRY(store_probe_sync(s, why));
+    s->space = true;
+    store_space_look(s);
+    LOG(s->log, LOG_INFO, "store.open", LOG_STR("dir", s->dir),
+        LOG_U64("map_bytes", s->map_pages * s->page_bytes),
+        LOG_U64("live_bytes", s->live_pages * s->page_bytes),
+        LOG_U64("disk_free_bytes", s->disk_free_bytes),
+        LOG_REAL("sync_ms", (double)s->sync_probe_ns / NS_PER_MS));
     return ERR_OK;
 }
 
@@ -271,7 +338,7 @@ int store_lmdb_open(struct store **out, const struct store_lmdb_options *options
     struct lmdb_store *s = mem_zalloc(sizeof *s);
     s->base.vtable = &store_lmdb_vtable;
     s->dir = mem_strdup(options->dir);
-    s->lock_fd = -1;
+    s->lock_fd = s->file_fd = -1;
     s->log = log;
     s->reserve_bytes = options->reserve_bytes;
     s->commit_seconds =
@@ -293,37 +360,18 @@ void store_lmdb_close(struct store **store)
     if (s == NULL)
         return;
     *store = NULL;
-    STOA_ASSERT(s->write == NULL && !s->reading);
-    for (unsigned i = 0; i < STORE_CLASSES; i++)
-        if (s->read_cursor[i] != NULL)
-            mdb_cursor_close(s->read_cursor[i]);
-    if (s->read != NULL)
-        mdb_txn_abort(s->read);
-    if (s->env != NULL)
-        mdb_env_close(s->env);
+    store_env_close(s);
     if (s->lock_fd >= 0)
         close(s->lock_fd);
     mem_free(s->dir);
     mem_free(s);
 }
 
-/* ---- identity ---- */
-
-/* New means: no slot was ever granted here. A crash between making the file and the grant leaves it
- * new, so the grant happens at the next start. */
+/* A crash between making the file and the grant leaves it new: the grant happens at the next start.
+ */
 bool store_lmdb_is_new(const struct store *store)
 {
-    const struct lmdb_store *s = (const struct lmdb_store *)(const void *)store;
-    const MDB_dbi tables[] = {s->slots, s->rooms, s->log_dbi[0], s->log_dbi[1]};
-    MDB_txn *txn;
-    MDB_stat stat;
-    bool empty = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) == 0;
-    if (!empty)
-        return false;
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
-        empty = empty && mdb_stat(txn, tables[i], &stat) == 0 && stat.ms_entries == 0;
-    mdb_txn_abort(txn);
-    return empty;
+    return ((const struct lmdb_store *)(const void *)store)->is_new;
 }
 
 void store_lmdb_node(const struct store *store, uint8_t node[16])
@@ -336,9 +384,8 @@ int store_lmdb_boot(struct store *store, uint64_t boot)
 {
     TRY(store->vtable->begin(store));
     int code = store->vtable->put_meta(store, "boot", boot);
-    if (code != ERR_OK) {
-        store->vtable->abort(store);
-        return code;
-    }
-    return store->vtable->commit(store);
+    if (code == ERR_OK)
+        return store->vtable->commit(store);
+    store->vtable->abort(store);
+    return code;
 }

@@ -2,7 +2,6 @@
 #include <endian.h>
 
 #include "common/hash.h"
-#include "common/limits.h"
 #include "shard/store_lmdb_record.h"
 
 #define LAYOUT 1
@@ -67,7 +66,8 @@ static uint8_t *put_slice(uint8_t *at, struct slice s)
 
 void record_write(const struct store_record *r, uint8_t *out)
 {
-    STOA_ASSERT(r->conflate.size <= CONFLATE_MAX_BYTES && r->filter.size <= FILTER_MAX_BYTES);
+    STOA_ASSERT(r->conflate.size <= CONFLATE_MAX_BYTES && r->filter.size <= FILTER_MAX_BYTES &&
+                r->payload.size <= BODY_MAX_BYTES);
     out[4] = LAYOUT;
     out[5] = (uint8_t)r->conflate.size;
     put16(out + 6, (uint16_t)r->filter.size);
@@ -91,7 +91,7 @@ void record_write(const struct store_record *r, uint8_t *out)
 int record_read(uint64_t lsn, struct slice bytes, struct store_record *out)
 {
     const uint8_t *p = bytes.data;
-    if (bytes.size < RECORD_HEADER_BYTES || p[4] != LAYOUT)
+    if (bytes.size < RECORD_HEADER_BYTES || bytes.size > RECORD_MAX_BYTES || p[4] != LAYOUT)
         return ERR_CORRUPT;
     size_t conflate = p[5], filter = get16(p + 6);
     if (RECORD_HEADER_BYTES + conflate + filter > bytes.size ||
@@ -159,4 +159,23 @@ int room_row_read(uint64_t room_id, struct slice bytes, struct store_room *out)
         .key = slice_of(p + ROOM_HEADER_BYTES, bytes.size - ROOM_HEADER_BYTES),
     };
     return ERR_OK;
+}
+
+static uint32_t small_sum(struct slice key, struct slice value)
+{
+    return crc32c(crc32c(0, key.data, key.size), value.data, value.size);
+}
+
+void small_write(struct slice key, struct slice value, uint8_t *out)
+{
+    put32(out, small_sum(key, value));
+    put_slice(out + SMALL_HEADER_BYTES, value);
+}
+
+int small_read(struct slice key, struct slice bytes, struct slice *value)
+{
+    if (bytes.size < SMALL_HEADER_BYTES)
+        return ERR_CORRUPT;
+    *value = slice_of(bytes.data + SMALL_HEADER_BYTES, bytes.size - SMALL_HEADER_BYTES);
+    return get32(bytes.data) == small_sum(key, *value) ? ERR_OK : ERR_CORRUPT;
 }

@@ -1,4 +1,4 @@
-/* SHELL. The bytes of one stored record and of one room row: what lies on disk, little-endian.
+/* SHELL. The bytes of stored records, room rows and small values: what lies on disk, little-endian.
  *
  *   record: key = lsn (u64), value =
  *     0  u32 crc32c of everything behind it and of the lsn
@@ -16,14 +16,23 @@
  *    16  u64 epoch          24  u64 head              32  u64 floor
  *    40  i64 floor_ts       48  i64 touched           56  key (the rest, 1 to 256 bytes)
  *
+ *   small value: key = a name or a slot's number (u64), value =
+ *     0  u32 crc32c of key and value      4  the value; numbers as u64
+ *
  * Reading checks lengths, layout and checksum before it believes a byte. */
 #ifndef STOA_SHARD_STORE_LMDB_RECORD_H
 #define STOA_SHARD_STORE_LMDB_RECORD_H
 
+#include "common/limits.h"
 #include "shard/store.h"
 
 #define RECORD_HEADER_BYTES 80
 #define ROOM_HEADER_BYTES 56
+
+#define RECORD_MAX_BYTES \
+    (RECORD_HEADER_BYTES + CONFLATE_MAX_BYTES + FILTER_MAX_BYTES + BODY_MAX_BYTES)
+#define SMALL_HEADER_BYTES 4
+#define SMALL_MAX_BYTES 512
 
 size_t record_size(const struct store_record *r);
 void record_write(const struct store_record *r, uint8_t *out); /* record_size bytes */
@@ -33,5 +42,9 @@ MUST_USE int record_read(uint64_t lsn, struct slice bytes, struct store_record *
 size_t room_row_size(const struct store_room *r);
 void room_row_write(const struct store_room *r, uint8_t *out);
 MUST_USE int room_row_read(uint64_t room_id, struct slice bytes, struct store_room *out);
+
+/* Writes SMALL_HEADER_BYTES + value.size bytes. */
+void small_write(struct slice key, struct slice value, uint8_t *out);
+MUST_USE int small_read(struct slice key, struct slice bytes, struct slice *value);
 
 #endif

@@ -1,10 +1,17 @@
-/* SHELL. How much room the disk and the map still have, and how fast the disk syncs.
+/* SHELL. Space: how much the map, the disk and the file itself still have, and how fast the disk
+ * syncs.
  *
- * Deletes need pages too (copy on write), so publishes are refused while there is still a reserve:
- * that is what lets trims go on with a full disk and service come back by itself. Free pages within
- * the file count: after trims the file keeps its size, but LMDB reuses them. */
+ *   0 .............. first_free_page ............ file_pages ............ map_pages
+ *   [ live | reused ][ allocated ahead, unused    ][ what the disk may give ]
+ *
+ * LMDB copies on write, so deletes need pages too. Two things keep trims going when nothing else
+ * goes: records are refused while RESERVE_PAGES are left, and the file is allocated ahead of LMDB,
+ * so that a disk filled by somebody else does not stop it. The file never shrinks: pages freed by
+ * trims count as space, or a shard that filled its disk would never recover. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,55 +20,117 @@
 #include "common/tick.h"
 #include "shard/store_lmdb_internal.h"
 
-#define LOOK_EVERY_COMMITS 64
-#define DELETE_RESERVE_PAGES 64 /* the design's reserve for deletes */
-#define COMFORT_FREE_BYTES \
-    (8 * (uint64_t)MIB) /* free pages within the file that make up for a full disk */
+#define RESERVE_PAGES 64
+#define COMMIT_PAGES 32 /* tree and free list of one commit, beside its records */
+#define GROW_MIN_BYTES ((uint64_t)4 * MIB)
+#define GROW_MAX_BYTES ((uint64_t)32 * MIB)
+#define LOOK_EVERY_COMMITS 64 /* 20 to 200 ms under load */
 #define PROBES 9
+#define PROBE_BYTES 4096
 
-/* Pages on LMDB's free list. Costs a walk over it, so it is asked only when space is short. */
-static uint64_t free_list_pages(struct lmdb_store *s)
+static uint64_t min_u64(uint64_t a, uint64_t b)
 {
-    MDB_txn *txn;
-    MDB_cursor *cursor;
-    uint64_t pages = 0;
-    if (mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) != 0)
-        return 0;
-    if (mdb_cursor_open(txn, 0, &cursor) == 0) {
-        MDB_val key, value;
-        while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == 0) {
-            size_t count = 0;
-            if (value.mv_size >= sizeof count)
-                memcpy(&count, value.mv_data, sizeof count);
-            pages += count;
-        }
-        mdb_cursor_close(cursor);
+    return a < b ? a : b;
+}
+
+/* ---- the file ---- */
+
+static bool file_allocate(struct lmdb_store *s, uint64_t pages)
+{
+    off_t old = (off_t)(s->file_pages * s->page_bytes), size = (off_t)(pages * s->page_bytes);
+    int rc;
+    do
+        rc = fallocate(s->file_fd, 0, old, size - old);
+    while (rc != 0 && errno == EINTR);
+    if (rc == 0)
+        s->file_pages = pages;
+    else if (errno == EOPNOTSUPP || errno == ENOSYS)
+        s->no_allocate = true;
+    return rc == 0 || s->no_allocate;
+}
+
+/* Makes the file reach at least `pages`, and some more so that this is rare. */
+static bool file_reach(struct lmdb_store *s, uint64_t pages)
+{
+    if (pages <= s->file_pages || s->no_allocate)
+        return true;
+    if (s->cannot_grow || pages > s->map_pages)
+        return false;
+    uint64_t ahead = s->file_pages * s->page_bytes / 8;
+    ahead = ahead < GROW_MIN_BYTES ? GROW_MIN_BYTES : min_u64(ahead, GROW_MAX_BYTES);
+    if (file_allocate(s, min_u64(pages + ahead / s->page_bytes, s->map_pages)) ||
+        file_allocate(s, pages))
+        return true;
+    s->cannot_grow = true;
+    return false;
+}
+
+void store_space_begin(struct lmdb_store *s)
+{
+    MDB_envinfo info;
+    mdb_env_info(s->env, &info);
+    s->first_free_page = info.me_last_pgno + 1;
+    s->write_bytes = 0;
+    s->cannot_grow = false;
+    (void)file_reach(s, s->first_free_page + COMMIT_PAGES + RESERVE_PAGES);
+}
+
+int store_space_take(struct lmdb_store *s, size_t bytes)
+{
+    s->write_bytes += bytes + s->page_bytes / 64; /* node and key */
+    /* A page holds at least two records, or a record its own pages: never more than twice. */
+    uint64_t pages = 2 * s->write_bytes / s->page_bytes + COMMIT_PAGES + RESERVE_PAGES;
+    if (s->live_pages + pages > s->map_pages)
+        return ERR_NO_SPACE;
+    if (file_reach(s, s->first_free_page + pages))
+        return ERR_OK;
+    return s->live_pages + pages <= s->first_free_page ? ERR_OK : ERR_NO_SPACE;
+}
+
+uint64_t store_space_live(const struct lmdb_store *s, MDB_txn *txn)
+{
+    enum { FREE_LIST, NAMES }; /* LMDB's own two tables */
+    const MDB_dbi tables[] = {FREE_LIST, NAMES,    s->log_dbi[0], s->log_dbi[1],
+                              s->rooms,  s->slots, s->meta};
+    uint64_t pages = 2; /* of the environment */
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        MDB_stat stat;
+        if (mdb_stat(txn, tables[i], &stat) == 0)
+            pages += stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
     }
-    mdb_txn_abort(txn);
     return pages;
 }
 
-void store_look_at_space(struct lmdb_store *s)
+void store_space_look(struct lmdb_store *s)
 {
     struct statvfs disk;
-    MDB_envinfo info;
+    struct stat file;
     s->commits_until_look = LOOK_EVERY_COMMITS;
     if (statvfs(s->dir, &disk) == 0)
-        s->free_disk_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
-    metric_set(s->disk_free, (double)s->free_disk_bytes);
-    mdb_env_info(s->env, &info);
-    uint64_t used = info.me_last_pgno + 1;
-    bool map_short = used > s->map_pages / 10 * 9,
-         disk_short = s->free_disk_bytes < s->reserve_bytes;
-    s->space = !map_short && !disk_short;
-    s->write_full = false;
-    if (s->space)
-        return;
-    uint64_t inside = free_list_pages(s);
-    uint64_t grow = map_short ? s->map_pages - used : 0;
-    s->free_pages = inside + (disk_short ? 0 : grow);
-    s->space = inside * s->page_bytes >= COMFORT_FREE_BYTES;
-    s->write_full = s->free_pages < DELETE_RESERVE_PAGES;
+        s->disk_free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+    if (fstat(s->file_fd, &file) == 0)
+        s->file_pages = (uint64_t)file.st_size / s->page_bytes;
+    uint64_t inside = s->file_pages > s->live_pages ? s->file_pages - s->live_pages : 0;
+    uint64_t turn = 2 * COMMIT_MAX_BYTES / s->page_bytes + COMMIT_PAGES + RESERVE_PAGES;
+    bool map_ok = s->live_pages <= s->map_pages / 10 * 9 && s->live_pages + turn <= s->map_pages;
+    bool disk_ok = s->disk_free_bytes + inside * s->page_bytes >= s->reserve_bytes;
+    if (s->space != (map_ok && disk_ok))
+        LOG(s->log, s->space ? LOG_WARN : LOG_INFO, s->space ? "store.full" : "store.space",
+            LOG_STR("dir", s->dir), LOG_U64("disk_free_bytes", s->disk_free_bytes),
+            LOG_U64("file_free_bytes", inside * s->page_bytes),
+            LOG_U64("map_free_bytes",
+                    (s->map_pages - min_u64(s->live_pages, s->map_pages)) * s->page_bytes));
+    s->space = map_ok && disk_ok;
+    metric_set(s->disk_free, (double)s->disk_free_bytes);
+}
+
+/* ---- the disk's speed ---- */
+
+int64_t store_mono_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
 static int compare_ns(const void *a, const void *b)
@@ -70,37 +139,38 @@ static int compare_ns(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int64_t mono_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
-}
-
-/* Median of a few 4 KiB writes with fdatasync: what every acknowledgement will at least cost. */
-void store_probe_sync(struct lmdb_store *s)
+/* Median of a few 4 KiB writes with fdatasync: what every acknowledgement costs at least. A full
+ * disk has no answer; a failing one is not opened. */
+int store_probe_sync(struct lmdb_store *s, struct strbuf *why)
 {
     struct strbuf path = {0};
-    char page[4096];
+    uint8_t page[PROBE_BYTES];
     int64_t took[PROBES];
     strbuf_printf(&path, "%s/sync-probe", s->dir);
     int fd = open(strbuf_cstr(&path), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    int n = 0;
+    int n = 0, error = 0;
     memset(page, 0x55, sizeof page);
     for (; fd >= 0 && n < PROBES; n++) {
-        int64_t start = mono_ns();
-        if (pwrite(fd, page, sizeof page, 0) != (ssize_t)sizeof page || fdatasync(fd) != 0)
+        int64_t start = store_mono_ns();
+        if (pwrite(fd, page, sizeof page, 0) != (ssize_t)sizeof page || fdatasync(fd) != 0) {
+            error = errno;
             break;
-        took[n] = mono_ns() - start;
+        }
+        took[n] = store_mono_ns() - start;
     }
     if (fd >= 0) {
         close(fd);
         unlink(strbuf_cstr(&path));
     }
     strbuf_free(&path);
-    if (n == 0)
-        return;
-    qsort(took, (size_t)n, sizeof *took, compare_ns);
-    s->sync_probe_ns = took[n / 2];
-    metric_set(s->sync_seconds, (double)s->sync_probe_ns / 1e9);
+    if (error == EIO) {
+        strbuf_printf(why, "the disk under %s fails (EIO): replace it", s->dir);
+        return ERR_IO;
+    }
+    if (n > 0) {
+        qsort(took, (size_t)n, sizeof *took, compare_ns);
+        s->sync_probe_ns = took[n / 2];
+        metric_set(s->sync_seconds, (double)s->sync_probe_ns / 1e9);
+    }
+    return ERR_OK;
 }
