@@ -27,8 +27,9 @@
 #define ROOM_RETRY_MS 250    /* after a refusal by the shard */
 #define SYNC_TICK_MS 100     /* the periodic SUBSYNC is spread in steps of this */
 #define PULL_TIMEOUT_MS 5000 /* a page that has not come is asked for again */
-#define PULL_QUEUE_MAX (64 * KIB) /* no page is asked for while more is queued on the connection \
-                                   */
+#define PULL_QUEUE_MAX                                                        \
+    (64 * KIB) /* no page is asked for while more is queued on the connection \
+                */
 #define FANOUT_MAX_BYTES \
     (256 * KIB) /* a room's pending events are written once there are so many */
 #define CONTROL_QUEUE_MAX (4 * CONN_QUEUE_MAX_BYTES) /* answers beyond it end the socket */
