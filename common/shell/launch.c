@@ -10,23 +10,27 @@
 #include "common/shell/process.h"
 #include "common/strbuf.h"
 
-enum { OPTION_SUPERVISED = 256, OPTION_FLAG };
+enum { OPTION_SUPERVISED = 256, OPTION_SET, OPTION_FLAG };
 
 #define FLAGS_MAX 16
 
-static void override(struct launch *l, const char *field, const char *value)
+/* `field` NULL: the value says FIELD=VALUE itself. */
+static bool override(struct launch *l, const char *field, const char *value)
 {
-    STOA_ASSERT(l->n_overrides < LAUNCH_OVERRIDES_MAX);
     struct strbuf text = {0};
-    strbuf_printf(&text, "%s=%s", field, value);
+    if (l->n_overrides == LAUNCH_OVERRIDES_MAX || (field == NULL && strchr(value, '=') == NULL))
+        return false;
+    strbuf_printf(&text, "%s%s%s", field ? field : "", field ? "=" : "", value);
     l->overrides[l->n_overrides++] = mem_strndup((const char *)text.data, text.size);
     strbuf_free(&text);
+    return true;
 }
 
 static size_t options_build(struct option *options, const struct launch_flag *flags)
 {
     static const struct option common[] = {{"config", required_argument, NULL, 'c'},
                                            {"supervised", no_argument, NULL, OPTION_SUPERVISED},
+                                           {"set", required_argument, NULL, OPTION_SET},
                                            {"help", no_argument, NULL, 'h'},
                                            {"version", no_argument, NULL, 'V'}};
     size_t n = sizeof common / sizeof *common, i = 0;
@@ -49,7 +53,7 @@ static int usage_error(const struct launch *l)
 
 int launch_read(struct launch *l, int argc, char **argv, const struct launch_flag *flags)
 {
-    struct option options[FLAGS_MAX + 5];
+    struct option options[FLAGS_MAX + 6];
     size_t n_flags = options_build(options, flags);
     for (int c; (c = getopt_long(argc, argv, "c:hV", options, NULL)) != -1;) {
         size_t flag = (size_t)(c - OPTION_FLAG);
@@ -61,15 +65,14 @@ int launch_read(struct launch *l, int argc, char **argv, const struct launch_fla
             return printf("%s %s\n", l->program, STOA_VERSION) < 0 ? 1 : 0;
         } else if (c == OPTION_SUPERVISED) {
             l->supervised = true;
-        } else if (c < OPTION_FLAG || flag >= n_flags) {
+        } else if (c != OPTION_SET && (c < OPTION_FLAG || flag >= n_flags)) {
             return usage_error(l);
-        } else if (flags[flag].field == NULL) {
+        } else if (c != OPTION_SET && flags[flag].field == NULL) {
             *flags[flag].set = true;
-        } else if (l->n_overrides == LAUNCH_OVERRIDES_MAX) {
-            fprintf(stderr, "%s: more than %d options\n", l->program, LAUNCH_OVERRIDES_MAX);
+        } else if (!override(l, c == OPTION_SET ? NULL : flags[flag].field, optarg)) {
+            fprintf(stderr, "%s: --set takes FIELD=VALUE, and at most %d fields can be set\n",
+                    l->program, LAUNCH_OVERRIDES_MAX);
             return 2;
-        } else {
-            override(l, flags[flag].field, optarg);
         }
     }
     if (optind == argc)

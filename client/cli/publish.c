@@ -1,0 +1,243 @@
+/* SHELL. stoa publish: through a gateway (HTTP), retried under one idempotency key until it is
+ * known to be on disk; with --router through libstoa. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "client/cli/http.h"
+#include "client/cli/library.h"
+#include "common/limits.h"
+#include "common/mem.h"
+#include "common/shell/process.h"
+#include "common/tick.h"
+
+#define INPUT_MAX_BYTES (2 * MIB)
+#define RETRY_MIN_MS 100
+#define RETRY_MAX_MS 2000
+
+struct publish {
+    const char *key, *conflate, *file;
+    char idempotency[IDEMPOTENCY_KEY_MAX_BYTES + 1];
+    bool ephemeral, batch;
+    struct strbuf payload;
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / NS_PER_MS;
+}
+
+static void sleep_ms(int64_t ms)
+{
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * NS_PER_MS};
+    nanosleep(&t, NULL);
+}
+
+static int read_stream(const struct cli *cli, FILE *in, const char *name, struct strbuf *out)
+{
+    while (!feof(in) && out->size <= INPUT_MAX_BYTES) {
+        size_t n = fread(strbuf_reserve(out, 64 * KIB), 1, 64 * KIB, in);
+        strbuf_commit(out, n);
+        if (ferror(in))
+            return cli_fail(cli, "cannot read %s: %s", name, strerror(errno));
+    }
+    if (out->size > INPUT_MAX_BYTES)
+        return cli_fail(cli, "%s is larger than a publish may be (%d bytes)", name,
+                        INPUT_MAX_BYTES);
+    return EXIT_OK;
+}
+
+static int read_payload(const struct cli *cli, struct publish *p, const char *given)
+{
+    if (p->file != NULL) {
+        FILE *in = fopen(p->file, "rb");
+        if (in == NULL)
+            return cli_fail(cli, "%s: %s", p->file, strerror(errno));
+        int status = read_stream(cli, in, p->file, &p->payload);
+        fclose(in);
+        return status;
+    }
+    if (given == NULL || strcmp(given, "-") == 0)
+        return read_stream(cli, stdin, "standard input", &p->payload);
+    strbuf_put_text(&p->payload, given);
+    return EXIT_OK;
+}
+
+static void print_id(const struct cli *cli, struct slice answer)
+{
+    if (cli->json) {
+        printf("%.*s\n", SLICE_FMT(answer));
+        return;
+    }
+    struct strbuf id = {0};
+    if (!cli->quiet && json_unescape(json_get(answer, "id"), &id))
+        printf("%s\n", strbuf_cstr(&id));
+    strbuf_free(&id);
+}
+
+/* Whether another attempt makes sense after this answer. */
+static bool worth_retrying(const struct publish *p, const struct http_result *r)
+{
+    bool undone = r->never_sent || r->status == 503;
+    return undone || (!p->ephemeral && (r->status == 0 || r->status == 504));
+}
+
+static int through_gateway(const struct cli *cli, struct publish *p)
+{
+    struct strbuf target = {0}, idempotency = {0}, conflate = {0};
+    const char *headers[5];
+    size_t n = 0;
+    strbuf_put_text(&target, "/publish");
+    http_query_add(&target, "key", slice_text(p->key));
+    strbuf_printf(&idempotency, "Idempotency-Key: %s", p->idempotency);
+    strbuf_printf(&conflate, "Stoa-Conflate: %s", p->conflate ? p->conflate : "");
+    headers[n++] =
+        p->batch ? "Content-Type: application/x-ndjson" : "Content-Type: application/octet-stream";
+    if (p->ephemeral)
+        headers[n++] = "Stoa-Ephemeral: 1";
+    else
+        headers[n++] = strbuf_cstr(&idempotency);
+    if (p->conflate != NULL)
+        headers[n++] = strbuf_cstr(&conflate);
+    headers[n] = NULL;
+
+    int64_t end = now_ms() + (int64_t)(cli->timeout_s * 1000), wait = RETRY_MIN_MS;
+    bool maybe = false;
+    int status = EXIT_FAILED;
+    for (;;) {
+        struct http_result r;
+        double left = (double)(end - now_ms()) / 1000;
+        const struct http_call call = {"POST", strbuf_slice(&p->payload), headers,
+                                       left > 0.1 ? left : 0.1};
+        http_run(cli, strbuf_cstr(&target), &call, &r);
+        if (r.status == 200) {
+            print_id(cli, strbuf_slice(&r.body));
+            status = EXIT_OK;
+        }
+        maybe = maybe || (r.status == 0 && !r.never_sent) || r.status == 504;
+        int64_t pause = r.retry_after_s > 0 ? (int64_t)(r.retry_after_s * 1000) : wait;
+        bool again = status != EXIT_OK && worth_retrying(p, &r) && now_ms() + pause < end;
+        if (status != EXIT_OK && !again) {
+            status = http_complain(cli, &r);
+            if (maybe) {
+                cli_fail(cli,
+                         "the event may be stored: run the same command with -k %s to learn it",
+                         p->idempotency);
+                status = EXIT_UNKNOWN;
+            }
+        }
+        http_result_free(&r);
+        if (!again)
+            break;
+        sleep_ms(pause);
+        wait = wait * 2 < RETRY_MAX_MS ? wait * 2 : RETRY_MAX_MS;
+    }
+    strbuf_free(&target);
+    strbuf_free(&idempotency);
+    strbuf_free(&conflate);
+    return status;
+}
+
+/* Lines of a batch: each a payload; empty ones are skipped, as the gateway does. */
+static size_t split_lines(struct slice text, stoa_slice *out, size_t max)
+{
+    size_t n = 0;
+    while (text.size > 0) {
+        const uint8_t *end = memchr(text.data, '\n', text.size);
+        size_t size = end ? (size_t)(end - text.data) : text.size;
+        size_t kept = size > 0 && text.data[size - 1] == '\r' ? size - 1 : size;
+        if (kept > 0) {
+            if (n == max)
+                return max + 1;
+            out[n++] = (stoa_slice){text.data, kept};
+        }
+        size += end ? 1 : 0;
+        text = slice_of(text.data + size, text.size - size);
+    }
+    return n;
+}
+
+static int through_router(const struct cli *cli, struct publish *p)
+{
+    stoa *client = library_open(cli);
+    if (client == NULL)
+        return EXIT_FAILED;
+    stoa_publish_options how = STOA_PUBLISH_OPTIONS_INIT;
+    how.conflate = p->conflate;
+    how.ephemeral = p->ephemeral;
+    how.idempotency_key = p->ephemeral ? NULL : p->idempotency;
+    how.timeout_ms = (int)(cli->timeout_s * 1000);
+    stoa_id id = {0};
+    int code;
+    if (p->batch) {
+        stoa_slice lines[BATCH_MAX_EVENTS];
+        size_t n = split_lines(strbuf_slice(&p->payload), lines, BATCH_MAX_EVENTS);
+        code = n > 0 && n <= BATCH_MAX_EVENTS
+                   ? stoa_publish_batch(client, p->key, lines, n, &how, &id)
+                   : STOA_INVALID;
+    } else {
+        code = stoa_publish(client, p->key, p->payload.data ? (const void *)p->payload.data : "",
+                            p->payload.size, &how, &id);
+    }
+    stoa_close(client, 1000);
+    if (code == STOA_OK) {
+        char text[40];
+        stoa_id_text(&id, text);
+        if (cli->json && p->ephemeral)
+            puts("{\"id\":null,\"duplicate\":false}");
+        else if (cli->json)
+            printf("{\"id\":\"%s\",\"duplicate\":%s}\n", text, id.duplicate ? "true" : "false");
+        else if (!cli->quiet && !p->ephemeral)
+            puts(text);
+        return EXIT_OK;
+    }
+    cli_fail(cli, "%s through %s", stoa_strerror(code), cli->router);
+    return code == STOA_UNKNOWN ? EXIT_UNKNOWN : EXIT_FAILED;
+}
+
+static void random_idempotency(char out[33])
+{
+    uint8_t bytes[16];
+    process_random_bytes(bytes, sizeof bytes);
+    for (int i = 0; i < 16; i++)
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+int command_publish(struct cli *cli, int argc, char **argv)
+{
+    static const struct option own[] = {{"idempotency-key", required_argument, NULL, 'k'},
+                                        {"conflate", required_argument, NULL, 'c'},
+                                        {"ephemeral", no_argument, NULL, 'e'},
+                                        {"batch", no_argument, NULL, 'b'},
+                                        {"file", required_argument, NULL, 'f'},
+                                        {0}};
+    struct publish p = {0};
+    random_idempotency(p.idempotency);
+    for (int c; (c = cli_option(cli, argc, argv, "k:c:ebf:", own)) != -1;) {
+        if (c == 'k' && (strlen(optarg) == 0 || strlen(optarg) > IDEMPOTENCY_KEY_MAX_BYTES))
+            return cli_misuse(cli, "-k takes 1 to %d bytes", IDEMPOTENCY_KEY_MAX_BYTES);
+        if (c == 'k')
+            snprintf(p.idempotency, sizeof p.idempotency, "%s", optarg);
+        else if (c == 'c')
+            p.conflate = optarg;
+        else if (c == 'e')
+            p.ephemeral = true;
+        else if (c == 'b')
+            p.batch = true;
+        else if (c == 'f')
+            p.file = optarg;
+        else
+            return EXIT_USAGE;
+    }
+    if (optind == argc || argc - optind > 2 || (p.file != NULL && argc - optind > 1))
+        return cli_misuse(cli, "give a key and one payload");
+    p.key = argv[optind];
+    int status = read_payload(cli, &p, optind + 1 < argc ? argv[optind + 1] : NULL);
+    if (status == EXIT_OK)
+        status = cli->router != NULL ? through_router(cli, &p) : through_gateway(cli, &p);
+    strbuf_free(&p.payload);
+    return status;
+}
