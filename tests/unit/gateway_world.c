@@ -609,7 +609,7 @@ void world_start(void)
     settle();
 }
 
-void world_setup(void)
+void world_options(void)
 {
     now = (struct tick){.mono_ns = NS_PER_S, .wall_ms = 1700000000000};
     options = (struct gateway_options){.n_routers = 1,
@@ -617,6 +617,11 @@ void world_setup(void)
                                        .keys_per_socket = KEYS_PER_SOCKET_MAX,
                                        .loopback = true,
                                        .page = slice_text("<p>demo</p>")};
+}
+
+void world_setup(void)
+{
+    world_options();
     world_start();
 }
 

@@ -53,8 +53,9 @@ extern struct gateway_options options; /* changed before world_start */
 extern unsigned n_pubs, n_subs, n_unsubs, n_replays, n_syncs, n_full_syncs, n_credits;
 extern uint64_t last_msg_id[2];
 
-void world_setup(void); /* one router, one shard, all links up */
-void world_start(void);
+void world_options(void); /* the defaults: one router, one shard, loopback */
+void world_start(void);   /* all links up */
+void world_setup(void);   /* both */
 void world_teardown(void);
 /* Runs everybody until nothing is on its way. */
 void settle(void);

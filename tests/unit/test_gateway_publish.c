@@ -209,11 +209,8 @@ END_TEST
 
 START_TEST(test_other_router)
 {
-    now = (struct tick){.mono_ns = NS_PER_S, .wall_ms = 1700000000000};
-    options = (struct gateway_options){.n_routers = 2,
-                                       .payload_max_bytes = PAYLOAD_MAX_BYTES,
-                                       .keys_per_socket = KEYS_PER_SOCKET_MAX,
-                                       .loopback = true};
+    world_options();
+    options.n_routers = 2;
     world_start();
     faults.lose_publishes = true;
     ask(1, "POST /publish?key=k", NULL, "1");
