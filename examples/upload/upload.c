@@ -12,12 +12,14 @@
  *
  * HTTP is libmicrohttpd's, one thread per connection; libstoa runs its own thread and is shared by
  * all. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <microhttpd.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
