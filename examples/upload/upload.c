@@ -69,11 +69,11 @@ static void iso_time(char out[32])
 {
     struct timespec t;
     struct tm parts;
-    char seconds[24];
+    char seconds[20];
     clock_gettime(CLOCK_REALTIME, &t);
     gmtime_r(&t.tv_sec, &parts);
     strftime(seconds, sizeof seconds, "%Y-%m-%dT%H:%M:%S", &parts);
-    snprintf(out, 32, "%s.%03ldZ", seconds, t.tv_nsec / 1000000);
+    snprintf(out, 32, "%s.%03uZ", seconds, (unsigned)(t.tv_nsec / 1000000) % 1000);
 }
 
 /* Quotes for JSON: the name comes from outside. Control characters become spaces. */
