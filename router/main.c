@@ -1,26 +1,20 @@
 /* SHELL. stoa-router: reads the configuration, joins the router core to its sockets, clock, signals
  * and monitor, and runs. No decision is made here. */
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/config.h"
-#include "common/mem.h"
 #include "common/shell/link.h"
 #include "common/shell/loop.h"
 #include "common/shell/monitor.h"
 #include "common/shell/process.h"
+#include "router/flags.h"
 #include "router/router.h"
 
-#define MONITOR_DEFAULT "127.0.0.1:8091"
 #define LISTEN_DEFAULT "127.0.0.1:7100"
-#define OVERRIDES_MAX 8
 
 struct program {
-    const char *config_path;
-    char *overrides[OVERRIDES_MAX + 1]; /* owned; NULL-terminated */
-    size_t n_overrides;
-    bool supervised;
+    struct flags flags;
     struct config config;
     char name[32];
     struct log log;
@@ -30,66 +24,6 @@ struct program {
     struct router *router;
     struct monitor *monitor;
 };
-
-static const char usage[] =
-    "usage: stoa-router [options]\n"
-    "Forwards publishes of libstoa and gateways to the shards that own their keys.\n"
-    "  -c, --config FILE         configuration (default $STOA_CONFIG, ./stoa.yaml)\n"
-    "      --index N             which entry of cluster.routers this is (default 0)\n"
-    "      --listen ADDR         for publishers: host:port or ipc:///path\n"
-    "      --listen-gateway ADDR for gateways (default: port + 1, or path.gateway)\n"
-    "      --monitor ADDR        /healthz, /readyz, /metrics (default " MONITOR_DEFAULT ")\n"
-    "      --supervised          end when the parent process ends\n"
-    "  -h, --help   -V, --version\n"
-    "examples:\n"
-    "  stoa-router --config stoa.yaml --index 0\n"
-    "  stoa-router --config stoa.yaml --listen 0.0.0.0:7100 --monitor 0.0.0.0:8090\n";
-
-static void override(struct program *p, const char *field, const char *value)
-{
-    STOA_ASSERT(p->n_overrides < OVERRIDES_MAX);
-    struct strbuf text = {0};
-    strbuf_printf(&text, "%s=%s", field, value);
-    strbuf_put_byte(&text, '\0');
-    p->overrides[p->n_overrides++] = (char *)text.data;
-}
-
-/* 0: go on; otherwise the exit code + 1. */
-static int arguments_read(struct program *p, int argc, char **argv)
-{
-    enum { OPT_INDEX = 256, OPT_LISTEN, OPT_LISTEN_GATEWAY, OPT_MONITOR, OPT_SUPERVISED };
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"index", required_argument, NULL, OPT_INDEX},
-        {"listen", required_argument, NULL, OPT_LISTEN},
-        {"listen-gateway", required_argument, NULL, OPT_LISTEN_GATEWAY},
-        {"monitor", required_argument, NULL, OPT_MONITOR},
-        {"supervised", no_argument, NULL, OPT_SUPERVISED},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},
-        {NULL, 0, NULL, 0}};
-    static const char *const fields[] = {"router.index", "router.listen", "router.listen_gateway",
-                                         "monitor.listen"};
-    for (int opt; (opt = getopt_long(argc, argv, "c:hV", options, NULL)) != -1;) {
-        if (opt == 'c')
-            p->config_path = optarg;
-        else if (opt == 'h')
-            return fputs(usage, stdout) < 0 ? 2 : 1;
-        else if (opt == 'V')
-            return printf("stoa-router %s\n", STOA_VERSION) < 0 ? 2 : 1;
-        else if (opt == OPT_SUPERVISED)
-            p->supervised = true;
-        else if (opt >= OPT_INDEX && p->n_overrides < OVERRIDES_MAX)
-            override(p, fields[opt - OPT_INDEX], optarg);
-        else
-            return fputs(usage, stderr) < 0 ? 2 : 3;
-    }
-    if (optind < argc) {
-        fprintf(stderr, "stoa-router: \"%s\" is no option\n%s", argv[optind], usage);
-        return 3;
-    }
-    return 0;
-}
 
 static enum log_level level_of(const char *text)
 {
@@ -123,8 +57,8 @@ static void on_reload(void *ctx, struct tick now)
     struct program *p = ctx;
     struct config fresh;
     struct strbuf why = {0};
-    const char *const *overrides = (const char *const *)p->overrides;
-    if (config_load(&fresh, p->config_path, overrides, &why) == ERR_OK) {
+    const char *const *overrides = (const char *const *)p->flags.overrides;
+    if (config_load(&fresh, p->flags.config_path, overrides, &why) == ERR_OK) {
         p->log.level = level_of(fresh.log.level);
         LOG(&p->log, LOG_INFO, "router.reload", LOG_STR("log_level", fresh.log.level));
     } else {
@@ -188,9 +122,10 @@ static int sockets_open(struct program *p, struct strbuf *why)
         code = links_listen(p->links, ROUTER_DOOR_GATEWAY, strbuf_cstr(&gateway), why);
     for (uint32_t n = 1; code == ERR_OK && n <= c->cluster.shards.count; n++)
         code = links_dial(p->links, n, c->cluster.shards.at[n - 1], why);
-    LOG(&p->log, LOG_INFO, "router.start", LOG_STR("listen", listen),
-        LOG_STR("listen_gateway", strbuf_cstr(&gateway)),
-        LOG_U64("shards", c->cluster.shards.count), LOG_STR("version", STOA_VERSION));
+    if (code == ERR_OK)
+        LOG(&p->log, LOG_INFO, "router.start", LOG_STR("listen", listen),
+            LOG_STR("listen_gateway", strbuf_cstr(&gateway)),
+            LOG_U64("shards", c->cluster.shards.count), LOG_STR("version", STOA_VERSION));
     strbuf_free(&gateway);
     return code;
 }
@@ -220,7 +155,7 @@ static int program_start(struct program *p, struct strbuf *why)
     TRY(sockets_open(p, why));
     const struct monitor_handler monitor = {.ctx = p, .ready = monitor_ready};
     return monitor_listen(&p->monitor, p->loop,
-                          c->monitor.listen ? c->monitor.listen : MONITOR_DEFAULT, &monitor,
+                          c->monitor.listen ? c->monitor.listen : ROUTER_MONITOR_DEFAULT, &monitor,
                           p->metrics, why);
 }
 
@@ -232,21 +167,21 @@ static void program_end(struct program *p)
     loop_destroy(&p->loop);
     metrics_destroy(&p->metrics);
     config_free(&p->config);
-    for (size_t i = 0; i < p->n_overrides; i++)
-        mem_free(p->overrides[i]);
+    flags_free(&p->flags);
 }
 
 int main(int argc, char **argv)
 {
     static struct program p;
     struct strbuf why = {0};
-    int done = arguments_read(&p, argc, argv);
+    int done = flags_read(&p.flags, argc, argv);
     if (done)
         return done - 1;
-    if (p.supervised)
+    if (p.flags.supervised)
         process_die_with_parent();
     process_raise_nofile();
-    int code = config_load(&p.config, p.config_path, (const char *const *)p.overrides, &why);
+    int code =
+        config_load(&p.config, p.flags.config_path, (const char *const *)p.flags.overrides, &why);
     if (code == ERR_OK) {
         snprintf(p.name, sizeof p.name, "router-%u", p.config.router.index);
         bool json = p.config.log.format && strcmp(p.config.log.format, "json") == 0;
