@@ -37,6 +37,7 @@ struct http_reader {
     size_t base;
     size_t parsed;    /* bytes from base that the parser has seen */
     size_t line;      /* where the line begins that is being collected */
+    size_t line_end;  /* of the request line */
     size_t head_size; /* 0: the head is not complete */
     size_t body_size;
     size_t length; /* announced by Content-Length */
@@ -446,8 +447,10 @@ static int scan_lines(struct http_reader *r)
         r->line += length + 1;
         if (length == 1 && r->has_line)
             r->head_size = r->line;
-        else if (length > 1)
+        else if (length > 1 && !r->has_line) {
             r->has_line = true;
+            r->line_end = r->line;
+        }
     }
     return 0;
 }
@@ -505,7 +508,7 @@ static int step_head(struct http_reader *r)
         return -1;
     size_t end = r->head_size ? r->head_size : available(r);
     if (end > HTTP_HEAD_MAX_BYTES) {
-        bool in_line = r->line == 0;
+        bool in_line = !r->has_line || r->line_end > HTTP_HEAD_MAX_BYTES;
         return refuse(r, in_line ? 414 : 431, "BadRequest",
                       in_line ? "The request target is too long."
                               : "The head of the request is too large.");
