@@ -1,0 +1,409 @@
+/* SHELL. Loading a configuration: defaults, then the file, the environment and the flags, each over
+ * what was before; then what only the whole can show to be wrong. */
+#include "common/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/config_internal.h"
+#include "common/hash.h"
+#include "common/mem.h"
+
+#define FILE_MAX_BYTES (1u << 20)
+#define SECRET_MAX_BYTES 65536
+#define FILE_DEFAULT "stoa.yaml"
+
+void config_problem(struct strbuf *why, const char *where, const char *path, const char *format,
+                    ...)
+{
+    char text[1024];
+    va_list values;
+    va_start(values, format);
+    vsnprintf(text, sizeof text, format, values);
+    va_end(values);
+    if (why->size > 0)
+        strbuf_put_byte(why, '\n');
+    if (path && *path != '\0')
+        strbuf_printf(why, "%s: %s: %s", where, path, text);
+    else
+        strbuf_printf(why, "%s: %s", where, text);
+}
+
+/* ---- origins ---- */
+
+static struct origin *origin_find(const struct config *c, const char *path)
+{
+    const struct origins *origins = c->origin_;
+    for (size_t i = 0; i < origins->count; i++)
+        if (strcmp(origins->at[i].path, path) == 0)
+            return &origins->at[i];
+    return NULL;
+}
+
+void config_note_origin(struct config *c, const char *path, const char *from)
+{
+    struct origins *origins = c->origin_;
+    struct origin *known = origin_find(c, path);
+    if (known) {
+        mem_free(known->from);
+        known->from = mem_strdup(from);
+        return;
+    }
+    origins->at = mem_realloc(origins->at, (origins->count + 1) * sizeof *origins->at);
+    origins->at[origins->count++] = (struct origin){mem_strdup(path), mem_strdup(from)};
+}
+
+const char *config_origin(const struct config *c, const char *path)
+{
+    const struct origin *known = origin_find(c, path);
+    return known ? known->from : "default";
+}
+
+/* ---- defaults, types, routes ---- */
+
+static bool has_prefix(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+#define TYPES_PREFIX "types.*."
+#define ROUTES_PREFIX "routes.*."
+
+static bool is_single(const struct field *f)
+{
+    return !has_prefix(f->path, TYPES_PREFIX) && !has_prefix(f->path, ROUTES_PREFIX);
+}
+
+/* Sets the defaults of the fields below `prefix`; NULL: of all that are there once. */
+static void set_defaults(void *base, const char *prefix)
+{
+    struct strbuf why = {0};
+    for (size_t i = 0; i < config_n_fields; i++) {
+        const struct field *f = &config_fields[i];
+        if (f->preset && (prefix ? has_prefix(f->path, prefix) : is_single(f))) {
+            bool fine = config_value_set(f, base, f->preset, NULL, &why);
+            STOA_ASSERT(fine);
+        }
+    }
+    strbuf_free(&why);
+}
+
+struct config_type *config_type_named(struct config *c, struct slice name)
+{
+    for (size_t i = 0; i < c->n_types; i++)
+        if (slice_is(name, c->types[i].name))
+            return &c->types[i];
+    if (c->n_types == CONFIG_TYPES_MAX)
+        return NULL;
+    struct config_type *type = &c->types[c->n_types++];
+    type->name = mem_strndup((const char *)name.data, name.size);
+    set_defaults(type, TYPES_PREFIX);
+    return type;
+}
+
+struct config_route *config_route_new(struct config *c)
+{
+    if (c->n_routes == CONFIG_LIST_MAX)
+        return NULL;
+    struct config_route *route = &c->routes[c->n_routes++];
+    set_defaults(route, ROUTES_PREFIX);
+    return route;
+}
+
+void config_each(const struct config *c,
+                 void (*each)(void *ctx, const char *path, const struct field *f, const void *base),
+                 void *ctx)
+{
+    struct strbuf path = {0};
+    for (size_t i = 0; i < config_n_fields; i++) {
+        const struct field *f = &config_fields[i];
+        if (f->kind != FIELD_LATER && is_single(f))
+            each(ctx, f->path, f, c);
+    }
+    for (size_t t = 0; t < c->n_types; t++)
+        for (size_t i = 0; i < config_n_fields; i++) {
+            const struct field *f = &config_fields[i];
+            if (f->kind == FIELD_LATER || !has_prefix(f->path, TYPES_PREFIX))
+                continue;
+            strbuf_reset(&path);
+            strbuf_printf(&path, "types.%s.%s", c->types[t].name, f->path + strlen(TYPES_PREFIX));
+            each(ctx, strbuf_cstr(&path), f, &c->types[t]);
+        }
+    for (size_t r = 0; r < c->n_routes; r++)
+        for (size_t i = 0; i < config_n_fields; i++) {
+            const struct field *f = &config_fields[i];
+            if (f->kind == FIELD_LATER || !has_prefix(f->path, ROUTES_PREFIX))
+                continue;
+            strbuf_reset(&path);
+            strbuf_printf(&path, "routes[%zu].%s", r, f->path + strlen(ROUTES_PREFIX));
+            each(ctx, strbuf_cstr(&path), f, &c->routes[r]);
+        }
+    strbuf_free(&path);
+}
+
+/* ---- files ---- */
+
+/* The whole file, NUL-terminated and owned by the caller, or NULL and the reason. */
+static char *read_file(const char *path, size_t max, size_t *size, struct strbuf *why)
+{
+    FILE *file = fopen(path, "re");
+    if (!file) {
+        strbuf_put_text(why, strerror(errno));
+        return NULL;
+    }
+    char *bytes = mem_alloc(max + 2);
+    *size = fread(bytes, 1, max + 1, file);
+    const char *problem = ferror(file) ? "cannot be read" : *size > max ? "is too large" : NULL;
+    fclose(file);
+    bytes[*size] = '\0';
+    if (!problem)
+        return bytes;
+    strbuf_put_text(why, problem);
+    mem_free(bytes);
+    return NULL;
+}
+
+bool config_secret_file(const struct field *f, void *base, const char *path, const char *directory,
+                        struct strbuf *why)
+{
+    struct strbuf full = {0};
+    size_t size;
+    if (directory && path[0] != '/')
+        strbuf_printf(&full, "%s/", directory);
+    strbuf_put_text(&full, path);
+    strbuf_printf(why, "%s: ", strbuf_cstr(&full));
+    char *text = read_file(strbuf_cstr(&full), SECRET_MAX_BYTES, &size, why);
+    strbuf_free(&full);
+    if (!text)
+        return false;
+    while (size > 0 && isspace((unsigned char)text[size - 1]))
+        text[--size] = '\0';
+    const char *begin = text + strspn(text, " \t\r\n");
+    bool fine = *begin != '\0' && config_value_set(f, base, begin, NULL, why);
+    if (*begin == '\0')
+        strbuf_put_text(why, "is empty");
+    mem_free(text);
+    return fine;
+}
+
+static int load_file(struct config *c, const char *path, bool must, struct strbuf *why)
+{
+    struct strbuf reason = {0};
+    size_t size;
+    char *text = read_file(path, FILE_MAX_BYTES, &size, &reason);
+    if (!text) {
+        bool absent = errno == ENOENT && !must;
+        if (!absent)
+            config_problem(why, path, NULL, "%s", strbuf_cstr(&reason));
+        strbuf_free(&reason);
+        return absent ? ERR_OK : ERR_IO;
+    }
+    const char *slash = strrchr(path, '/');
+    char *directory =
+        slash ? mem_strndup(path, slash == path ? 1 : (size_t)(slash - path)) : mem_strdup(".");
+    int code = config_yaml_apply(c, path, directory, slice_of(text, size), why);
+    mem_free(directory);
+    mem_free(text);
+    strbuf_free(&reason);
+    return code;
+}
+
+/* ---- environment and flags ---- */
+
+static void variable_name(const char *path, const char *suffix, struct strbuf *out)
+{
+    strbuf_reset(out);
+    strbuf_put_text(out, "STOA_");
+    for (; *path != '\0'; path++)
+        strbuf_put_byte(out, *path == '.' ? '_' : (uint8_t)toupper((unsigned char)*path));
+    strbuf_put_text(out, suffix);
+}
+
+static int apply_variable(struct config *c, const struct field *f, bool is_file, struct strbuf *why)
+{
+    struct strbuf name = {0}, reason = {0};
+    variable_name(f->path, is_file ? "_FILE" : "", &name);
+    const char *text = getenv(strbuf_cstr(&name));
+    bool fine = true;
+    if (text && *text != '\0') {
+        fine = is_file ? config_secret_file(f, c, text, NULL, &reason)
+                       : config_value_set(f, c, text, NULL, &reason);
+        if (fine)
+            config_note_origin(c, f->path, strbuf_cstr(&name));
+        else
+            config_problem(why, strbuf_cstr(&name), f->path, "%s", strbuf_cstr(&reason));
+    }
+    strbuf_free(&name);
+    strbuf_free(&reason);
+    return fine ? ERR_OK : ERR_INVALID;
+}
+
+static int apply_environment(struct config *c, struct strbuf *why)
+{
+    int code = ERR_OK;
+    for (size_t i = 0; i < config_n_fields; i++) {
+        const struct field *f = &config_fields[i];
+        if (!is_single(f) || f->kind == FIELD_LIST || f->kind == FIELD_ENDPOINTS ||
+            f->kind == FIELD_LATER)
+            continue;
+        if (f->secret && apply_variable(c, f, true, why) != ERR_OK)
+            code = ERR_INVALID;
+        if (apply_variable(c, f, false, why) != ERR_OK)
+            code = ERR_INVALID;
+    }
+    return code;
+}
+
+/* "dotted.path=value"; a list's entries are joined by ','. */
+static int apply_override(struct config *c, const char *text, struct strbuf *why)
+{
+    const char *equals = strchr(text, '=');
+    STOA_ASSERT(equals);
+    bool is_file;
+    char *path = mem_strndup(text, (size_t)(equals - text));
+    struct strbuf reason = {0};
+    const struct field *f = config_field(slice_text(path), &is_file);
+    bool fine = false;
+    if (!f || !is_single(f))
+        strbuf_put_text(&reason, "unknown field");
+    else
+        fine = is_file ? config_secret_file(f, c, equals + 1, NULL, &reason)
+                       : config_value_set(f, c, equals + 1, NULL, &reason);
+    if (fine)
+        config_note_origin(c, f->path, "flag");
+    else
+        config_problem(why, "flag", path, "%s", strbuf_cstr(&reason));
+    strbuf_free(&reason);
+    mem_free(path);
+    return fine ? ERR_OK : ERR_INVALID;
+}
+
+/* ---- the whole ---- */
+
+static bool replay_ok(const char *text)
+{
+    return !text || strcmp(text, "all") == 0 || strcmp(text, "none") == 0 ||
+           (*text != '\0' && strlen(text) < 10 && strspn(text, "0123456789") == strlen(text));
+}
+
+static void check_list(const struct config *c, const char *path, const struct config_list *list,
+                       struct strbuf *why)
+{
+    for (size_t i = 0; i < list->count; i++)
+        for (size_t j = i + 1; j < list->count; j++)
+            if (strcmp(list->at[i], list->at[j]) == 0)
+                config_problem(why, config_origin(c, path), path, "%s stands there twice",
+                               list->at[i]);
+}
+
+static int check_whole(const struct config *c, struct strbuf *why)
+{
+    size_t before = why->size;
+    if (!c->cluster.curve.secret_key != !c->cluster.curve.public_key)
+        config_problem(why, "configuration", "cluster.curve",
+                       "secret and public belong together; only one is given");
+    if (strlen(c->cluster.name) == 0 || strlen(c->cluster.name) > 64)
+        config_problem(why, config_origin(c, "cluster.name"), "cluster.name",
+                       "a name has 1 to 64 bytes");
+    check_list(c, "cluster.routers", &c->cluster.routers, why);
+    check_list(c, "cluster.shards", &c->cluster.shards, why);
+    for (size_t i = 0; i < c->n_routes; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "routes[%zu]", i);
+        const struct config_route *r = &c->routes[i];
+        if (!r->path || r->path[0] != '/' || !r->key)
+            config_problem(why, "configuration", path,
+                           "needs a path that begins with '/' and a key");
+        if (!replay_ok(r->replay))
+            config_problem(why, "configuration", path,
+                           "replay is \"%s\"; it can be all, none or a number", r->replay);
+    }
+    return why->size == before ? ERR_OK : ERR_INVALID;
+}
+
+int config_load(struct config *out, const char *path, const char *const *overrides,
+                struct strbuf *why)
+{
+    *out = (struct config){.origin_ = mem_zalloc(sizeof(struct origins))};
+    set_defaults(out, NULL);
+    config_type_named(out, slice_text("events"));
+    if (!path)
+        path = getenv("STOA_CONFIG");
+    bool must = path && *path != '\0';
+    int code = load_file(out, must ? path : FILE_DEFAULT, must, why);
+    int from_environment = apply_environment(out, why);
+    if (code == ERR_OK)
+        code = from_environment;
+    for (size_t i = 0; overrides && overrides[i]; i++) {
+        int from_flag = apply_override(out, overrides[i], why);
+        if (code == ERR_OK)
+            code = from_flag;
+    }
+    if (code == ERR_OK)
+        code = check_whole(out, why);
+    out->gateway.origins_set = origin_find(out, "gateway.origins") != NULL;
+    return code;
+}
+
+static void free_below(void *base, const char *prefix)
+{
+    for (size_t i = 0; i < config_n_fields; i++) {
+        const struct field *f = &config_fields[i];
+        if (f->kind == FIELD_LATER || !(prefix ? has_prefix(f->path, prefix) : is_single(f)))
+            continue;
+        config_value_clear(f, base);
+        if (f->kind == FIELD_LIST || f->kind == FIELD_ENDPOINTS)
+            mem_free(((struct config_list *)(void *)((char *)base + f->offset))->at);
+    }
+}
+
+void config_free(struct config *c)
+{
+    struct origins *origins = c->origin_;
+    free_below(c, NULL);
+    for (size_t i = 0; i < c->n_types; i++) {
+        free_below(&c->types[i], TYPES_PREFIX);
+        mem_free(c->types[i].name);
+    }
+    for (size_t i = 0; i < c->n_routes; i++)
+        free_below(&c->routes[i], ROUTES_PREFIX);
+    for (size_t i = 0; origins && i < origins->count; i++) {
+        mem_free(origins->at[i].path);
+        mem_free(origins->at[i].from);
+    }
+    if (origins)
+        mem_free(origins->at);
+    mem_free(origins);
+    *c = (struct config){0};
+}
+
+/* ---- derived ---- */
+
+enum { HASH_OF_SEED = 1, HASH_OF_CLUSTER = 2 };
+
+uint64_t config_slot_seed(const struct config *c)
+{
+    return c->cluster.seed != 0
+               ? c->cluster.seed
+               : hash_bytes(c->cluster.name, strlen(c->cluster.name), HASH_OF_SEED);
+}
+
+uint64_t config_cluster_id(const struct config *c)
+{
+    return hash_bytes(c->cluster.name, strlen(c->cluster.name), HASH_OF_CLUSTER);
+}
+
+void config_router_gateway_endpoint(const char *router, struct strbuf *out)
+{
+    const char *colon = strrchr(router, ':');
+    if (has_prefix(router, "ipc://") || !colon) {
+        strbuf_printf(out, "%s.gateway", router);
+        return;
+    }
+    strbuf_put(out, router, (size_t)(colon + 1 - router));
+    strbuf_put_u64(out, strtoul(colon + 1, NULL, 10) + 1);
+}

@@ -1,0 +1,93 @@
+/* SHELL (pure, but config.h is a shell header). The table of configuration fields and what the
+ * files around it share: config_table.c has the table, config_value.c turns texts into values and
+ * back, config_yaml.c and config.c apply them, config_print.c shows them. */
+#ifndef STOA_COMMON_CONFIG_INTERNAL_H
+#define STOA_COMMON_CONFIG_INTERNAL_H
+
+#include "common/config.h"
+
+enum field_kind {
+    FIELD_TEXT,      /* char * */
+    FIELD_PATH,      /* char *, relative to the configuration file */
+    FIELD_ENDPOINT,  /* char *: host:port, tcp://host:port, ipc://path */
+    FIELD_LIST,      /* struct config_list */
+    FIELD_ENDPOINTS, /* struct config_list of endpoints */
+    FIELD_UNSIGNED,  /* unsigned */
+    FIELD_NUMBER,    /* uint64_t */
+    FIELD_SIZE,      /* uint64_t, bytes */
+    FIELD_DURATION,  /* int64_t, milliseconds */
+    FIELD_RATE,      /* double, per second */
+    FIELD_BOOL,      /* bool */
+    FIELD_LATER,     /* known by name, refused: it comes in a later version */
+};
+
+struct field {
+    const char *path; /* "types.*.retention.age": one segment stands for a type's name or a place */
+    enum field_kind kind;
+    size_t offset; /* in struct config, struct config_type or struct config_route */
+    const char
+        *preset;     /* default, as one would write it; list entries joined by ','; NULL: unset */
+    const char *doc; /* one line */
+    const char *choices; /* "text|json": the values there are; NULL: any */
+    const char *later;   /* "token": values that come in a later version */
+    uint64_t min, max;   /* numbers, sizes, durations; max 0: no bound */
+    bool secret;         /* masked when shown; has a twin PATH_file */
+    bool reloadable;
+};
+
+extern const struct field config_fields[];
+extern const size_t config_n_fields;
+
+/* The field of a canonical path ("types.*.handler"), or NULL. `is_file`: it is a secret's twin. */
+const struct field *config_field(struct slice path, bool *is_file);
+/* Whether fields lie below this canonical path. */
+bool config_section(struct slice path);
+/* The child name of `section` that looks most like `name`, or NULL when none does. */
+const char *config_suggestion(struct slice section, struct slice name, struct strbuf *scratch);
+
+/* Sets a field from its text; what was there is freed. False: `why` has the reason. `base` is the
+ * struct that the field's offset counts from. `directory`: for FIELD_PATH; NULL: as it is. */
+bool config_value_set(const struct field *f, void *base, const char *text, const char *directory,
+                      struct strbuf *why);
+/* For the lists. */
+bool config_value_append(const struct field *f, void *base, const char *text, struct strbuf *why);
+void config_value_clear(const struct field *f, void *base);
+/* As one would write it; "" when unset. `json`: as a JSON value. */
+void config_value_text(const struct field *f, const void *base, bool json, struct strbuf *out);
+bool config_value_is_set(const struct field *f, const void *base);
+
+/* ---- where values come from ---- */
+struct origin {
+    char *path;
+    char *from;
+};
+struct origins {
+    struct origin *at;
+    size_t count;
+};
+/* Notes that `path` (with the type's name) was set by `from`. */
+void config_note_origin(struct config *c, const char *path, const char *from);
+const char *config_origin(const struct config *c, const char *path); /* "default" */
+
+/* Calls `each` for every field of every instance: types and routes that there are. */
+void config_each(const struct config *c,
+                 void (*each)(void *ctx, const char *path, const struct field *f, const void *base),
+                 void *ctx);
+
+/* Adds a type with its defaults, or finds it; NULL: too many. */
+struct config_type *config_type_named(struct config *c, struct slice name);
+/* Adds a route with its defaults; NULL: too many. */
+struct config_route *config_route_new(struct config *c);
+
+/* ---- problems, one line each ---- */
+void config_problem(struct strbuf *why, const char *where, const char *path, const char *format,
+                    ...) __attribute__((format(printf, 4, 5)));
+
+/* Applies a YAML text. `name` is how messages call it, `directory` where its paths begin. */
+int config_yaml_apply(struct config *c, const char *name, const char *directory, struct slice text,
+                      struct strbuf *why);
+/* Reads the file of a secret's twin, trimmed, into the field. */
+bool config_secret_file(const struct field *f, void *base, const char *path, const char *directory,
+                        struct strbuf *why);
+
+#endif

@@ -1,0 +1,1 @@
+stoa_fuzz(config stoa_config stoa_common PkgConfig::YAML)

@@ -1,0 +1,1 @@
+stoa_test(config stoa_config PkgConfig::JANSSON)
