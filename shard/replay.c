@@ -43,7 +43,8 @@ struct page {
     bool latest;
     size_t max_items, max_bytes;
     uint64_t base;
-    uint64_t reached; /* every seq up to it is in the page or superseded */
+    uint64_t reached; /* last item's seq, or the head when nothing follows it */
+    uint64_t failed;  /* seq of the record that could not be read */
     size_t bytes;     /* payloads */
     size_t head_bytes;
 };
@@ -78,7 +79,26 @@ static uint64_t base_of_last(const struct page *page, const struct room *room)
     return base;
 }
 
-/* ERR_OK, or the store's error with page->reached just below the record that caused it. */
+/* The record as an item behind `prev`; ERR_OK or what the store says of it. */
+static int read_item(struct shard *s, const struct room *room, uint64_t seq, uint64_t prev,
+                     struct event_item *item)
+{
+    struct store_record record;
+    uint64_t lsn = retain_at(room->retain, seq)->lsn;
+    TRY(s->store->vtable->read(s->store, room->class_no, lsn, &record));
+    if (record.room_id != room->room_id || record.seq != seq)
+        return ERR_CORRUPT;
+    *item = (struct event_item){.prev = prev,
+                                .seq = seq,
+                                .ts = record.ts,
+                                .flags = record.flags,
+                                .conflate = record.conflate,
+                                .filter = record.filter,
+                                .payload = record.payload};
+    return ERR_OK;
+}
+
+/* Fills s->scratch. ERR_OK, or the error of the record page->failed. */
 static int page_fill(struct shard *s, struct page *page, const struct room *room)
 {
     s->scratch.count = 0;
@@ -86,32 +106,23 @@ static int page_fill(struct shard *s, struct page *page, const struct room *room
     page->bytes = page->head_bytes = 0;
     uint64_t prev = page->base;
     for (uint64_t seq = page->base + 1; seq <= room->head; seq++) {
-        if (!skipped(page, room, seq)) {
-            const struct retained *entry = retain_at(room->retain, seq);
-            bool full =
-                s->scratch.count >= page->max_items || page->bytes + entry->size > page->max_bytes;
-            if (full && s->scratch.count > 0)
-                break;
-            struct store_record record;
-            TRY(s->store->vtable->read(s->store, room->class_no, entry->lsn, &record));
-            if (record.room_id != room->room_id || record.seq != seq)
-                return ERR_CORRUPT;
-            struct event_item item = {.prev = prev,
-                                      .seq = seq,
-                                      .ts = record.ts,
-                                      .flags = record.flags,
-                                      .conflate = record.conflate,
-                                      .filter = record.filter,
-                                      .payload = record.payload};
-            page->head_bytes += item_head_bytes(&item);
-            if (page->head_bytes > LIST_HEAD_MAX_BYTES && s->scratch.count > 0)
-                break;
-            *VEC_PUSH(&s->scratch, struct event_item) = item;
-            page->bytes += item.payload.size;
-            prev = seq;
-        }
-        page->reached = seq;
+        if (skipped(page, room, seq))
+            continue;
+        uint32_t size = retain_at(room->retain, seq)->size;
+        bool full = s->scratch.count >= page->max_items || page->bytes + size > page->max_bytes;
+        if (full && s->scratch.count > 0)
+            return ERR_OK;
+        struct event_item item;
+        page->failed = seq;
+        TRY(read_item(s, room, seq, prev, &item));
+        page->head_bytes += item_head_bytes(&item);
+        if (page->head_bytes > LIST_HEAD_MAX_BYTES && s->scratch.count > 0)
+            return ERR_OK;
+        *VEC_PUSH(&s->scratch, struct event_item) = item;
+        page->bytes += size;
+        page->reached = prev = seq;
     }
+    page->reached = room->head;
     return ERR_OK;
 }
 
@@ -141,9 +152,9 @@ static bool send_page(struct shard *s, uint32_t peer, struct message *reply, str
         if (!room || page_fill(s, &page, room) == ERR_OK)
             break;
         LOG(s->log, LOG_ERROR, "shard.damaged_record", LOG_SLICE("key", room_key(room)),
-            LOG_U64("seq", page.reached + 1));
+            LOG_U64("seq", page.failed));
         metric_add(s->metric.damaged, 1);
-        room_floor_raise(s, room, page.reached + 1, MISS_EPOCH);
+        room_floor_raise(s, room, page.failed, MISS_EPOCH);
         trim_schedule(s, room);
     }
     reply_header(s, reply, room, &p);

@@ -1,6 +1,9 @@
 /* CORE. A shard's life and its turn (shard.h); state.h says which file does what. */
 #include "shard/state.h"
 
+/* After a start gateways first say again which rooms they hold; no row expires before. */
+#define EXPIRY_GRACE_NS (600 * NS_PER_S)
+
 /* ---- peers ---- */
 
 bool asker_is_there(const struct shard *s, struct asker asker)
@@ -238,7 +241,8 @@ struct shard *shard_create(const struct shard_options *options, struct store *st
     clock_set(s, now);
     recover(s, options);
     gauges_set(s);
-    s->trim_due_ns = s->expiry_due_ns = now.mono_ns;
+    s->trim_due_ns = now.mono_ns;
+    s->expiry_due_ns = now.mono_ns + EXPIRY_GRACE_NS;
     const struct hub_handler handler = {
         .ctx = s, .on_up = on_up, .on_down = on_down, .on_message = on_message, .admits = admits};
     s->hub = hub_create(&s->self, &handler, ports, log, metrics, rng_u64(&s->rng));

@@ -54,7 +54,9 @@ struct store_mem {
     bool reading;
     struct vec undo;    /* struct undo */
     struct vec garbage; /* void *: freed by commit */
-    unsigned fill_nth;  /* 0: healthy; else commits until full, 1: the next one fails */
+    bool filling;       /* after `left` more commits the next one fails, */
+    unsigned left;
+    bool full; /* and from then on so do appends */
     uint64_t commits;
 };
 
@@ -70,7 +72,7 @@ static const struct store_mem *mem_of_const(const struct store *s)
 
 static bool is_full(const struct store_mem *s)
 {
-    return s->fill_nth == 1;
+    return s->full;
 }
 
 static struct undo *note(struct store_mem *s, enum undo_kind kind)
@@ -333,9 +335,10 @@ static void undo_one(struct store_mem *s, const struct undo *u)
         break;
     case UNDO_ROOM: {
         size_t place = room_place(s, u->number);
-        if (place < s->rooms.count)
-            mem_free(VEC_AT(&s->rooms, struct mem_room *)[place]);
+        struct mem_room *now =
+            place < s->rooms.count ? VEC_AT(&s->rooms, struct mem_room *)[place] : NULL;
         room_replace(s, u->number, (struct mem_room *)u->before);
+        mem_free(now);
         break;
     }
     case UNDO_SLOT:
@@ -382,7 +385,8 @@ static int mem_commit(struct store *base)
     bool appends = false;
     for (size_t i = 0; i < s->undo.count; i++)
         appends |= VEC_AT(&s->undo, struct undo)[i].kind == UNDO_APPEND;
-    if (is_full(s) && appends) {
+    if (s->filling && s->left == 0 && appends) {
+        s->full = true;
         mem_abort(base);
         return ERR_NO_SPACE;
     }
@@ -391,8 +395,7 @@ static int mem_commit(struct store *base)
     s->undo.count = s->garbage.count = 0;
     s->open = false;
     s->commits++;
-    if (s->fill_nth > 1)
-        s->fill_nth--;
+    s->left -= s->left > 0;
     for (unsigned c = 0; c < STORE_CLASSES; c++)
         log_tidy(&s->logs[c]);
     return ERR_OK;
@@ -535,7 +538,10 @@ void store_mem_crash(struct store *store)
 
 void store_mem_fill(struct store *store, unsigned nth)
 {
-    mem_of(store)->fill_nth = nth;
+    struct store_mem *s = mem_of(store);
+    s->filling = nth > 0;
+    s->left = nth > 1 ? nth - 1 : 0;
+    s->full = nth == 1;
 }
 
 void store_mem_damage(struct store *store, unsigned class_no, uint64_t lsn)

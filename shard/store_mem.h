@@ -9,8 +9,8 @@ struct store *store_mem_create(void);
 void store_mem_destroy(struct store **s);
 /* As after a crash: the open transaction is lost, everything committed stays. */
 void store_mem_crash(struct store *s);
-/* From the n-th commit on (1: the next) commits and appends answer ERR_NO_SPACE, has_space false;
- * 0: heal. */
+/* From the n-th commit on (1: at once, so appends are refused before it) commits with appends and
+ * appends answer ERR_NO_SPACE, has_space is false; deletions go on. 0: heal. */
 void store_mem_fill(struct store *s, unsigned nth);
 /* Flips a bit in the record, so that reads and scans find it damaged. */
 void store_mem_damage(struct store *s, unsigned class_no, uint64_t lsn);
