@@ -7,10 +7,11 @@
 #include "gateway/core.h"
 
 #define LIST_LIMIT_DEFAULT 100
-#define LIST_LIMIT_MAX 10000
+#define LIST_LIMIT_MAX 1000
 #define TOP_LIMIT_DEFAULT 20
 #define TOP_LIMIT_MAX 1000
 #define CONNECTIONS_MAX_BYTES MIB
+#define CONNECTIONS_TIMEOUT_MS (2 * ASK_TIMEOUT_MS) /* the shard asks all gateways first */
 
 struct inquiry;
 
@@ -75,14 +76,14 @@ static void inquiry_ask(struct gateway *g, struct inquiry *q, uint32_t peer,
     hub_send(g->hub, peer, &m);
 }
 
-static void inquiry_asked(struct gateway *g, struct inquiry *q)
+static void inquiry_asked(struct gateway *g, struct inquiry *q, int64_t timeout_ms)
 {
     if (q->n_open == 0) {
         inquiry_end(g, q);
         return;
     }
     q->timer.fire = inquiry_fire;
-    timer_set(g, &q->timer, g->now.mono_ns + ASK_TIMEOUT_MS * NS_PER_MS);
+    timer_set(g, &q->timer, g->now.mono_ns + timeout_ms * NS_PER_MS);
 }
 
 static void part_done(struct gateway *g, struct part *part)
@@ -119,7 +120,7 @@ static void ask_all_shards(struct gateway *g, struct inquiry *q, const struct ms
 {
     for (unsigned i = 0; i < g->options.n_shards; i++)
         inquiry_ask(g, q, g->shards[i].peer, ask, slice_of(NULL, 0), SLOT_UNKNOWN);
-    inquiry_asked(g, q);
+    inquiry_asked(g, q, ASK_TIMEOUT_MS);
 }
 
 static bool all_answered(const struct inquiry *q)
@@ -130,13 +131,11 @@ static bool all_answered(const struct inquiry *q)
     return true;
 }
 
-/* The elements of an answer: an array, or an object that has one under `name`. */
+/* The elements of the array that an answer has under `name`. */
 static struct json_iter elements_of(const struct part *part, const char *name)
 {
-    struct slice text = strbuf_slice(&part->json);
-    if (json_type_of(text) == JSON_OBJECT)
-        text = json_get(text, name).raw;
-    return json_members(json_type_of(text) == JSON_ARRAY ? text : slice_text("[]"));
+    struct json_value list = json_get(strbuf_slice(&part->json), name);
+    return json_members(list.type == JSON_ARRAY ? list.raw : slice_text("[]"));
 }
 
 /* ---- connections and close ---- */
@@ -162,7 +161,7 @@ void route_connections(struct exchange *x)
     }
     struct inquiry *q = inquiry_create(x, 1, 0, connections_finish);
     inquiry_ask(g, q, owner, &(struct msg_ask){.what = ASK_CONNECTIONS}, key, slot);
-    inquiry_asked(g, q);
+    inquiry_asked(g, q, CONNECTIONS_TIMEOUT_MS);
 }
 
 /* A shard asks for this gateway's share. */
@@ -234,81 +233,89 @@ static int slice_order(const void *a, const void *b)
     return left->size < right->size ? -1 : left->size > right->size;
 }
 
-struct rows {
-    struct strbuf text;
-    struct slice *at; /* while gathering, data holds offsets into text */
-    size_t count, capacity;
+struct key_row {
+    struct slice key; /* while gathering, data holds an offset into the text */
+    struct json_value events, bytes;
 };
 
-static void row_add(struct rows *rows, size_t offset)
+struct key_rows {
+    struct strbuf text;
+    struct key_row *at;
+    size_t count, capacity;
+    bool more; /* a shard has more */
+};
+
+static int key_order(const void *a, const void *b)
 {
-    if (rows->count == rows->capacity) {
-        rows->capacity = rows->capacity ? 2 * rows->capacity : 64;
-        rows->at = mem_realloc(rows->at, rows->capacity * sizeof *rows->at);
-    }
-    rows->at[rows->count++] = slice_of((const uint8_t *)offset, rows->text.size - offset);
+    return slice_order(&((const struct key_row *)a)->key, &((const struct key_row *)b)->key);
 }
 
-static void rows_settle(struct rows *rows)
+static void keys_gather(struct key_rows *rows, const struct part *part)
 {
-    for (size_t i = 0; i < rows->count; i++)
-        rows->at[i].data = rows->text.data + (size_t)rows->at[i].data;
-}
-
-static void rows_free(struct rows *rows)
-{
-    strbuf_free(&rows->text);
-    mem_free(rows->at);
-}
-
-/* Keys, as text or as objects with a member `key`; *full: a shard may have more. */
-static void keys_gather(const struct inquiry *q, struct rows *rows, bool *full)
-{
-    for (size_t i = 0; i < q->n_parts; i++) {
-        uint64_t count = 0;
-        struct json_iter it = elements_of(&q->parts[i], "keys");
-        while (q->parts[i].answered && json_next(&it)) {
-            struct json_value key = it.value;
-            if (key.type == JSON_OBJECT)
-                key = json_get(key.raw, "key");
-            size_t before = rows->text.size;
-            if (!json_unescape(key, &rows->text))
-                rows->text.size = before;
-            else
-                row_add(rows, before);
-            count++;
+    struct json_iter it = elements_of(part, "keys");
+    while (json_next(&it)) {
+        size_t before = rows->text.size;
+        if (!json_unescape(json_get(it.value.raw, "key"), &rows->text)) {
+            rows->text.size = before;
+            continue;
         }
-        *full |= count >= q->limit;
+        if (rows->count == rows->capacity) {
+            rows->capacity = rows->capacity ? 2 * rows->capacity : 64;
+            rows->at = mem_realloc(rows->at, rows->capacity * sizeof *rows->at);
+        }
+        rows->at[rows->count++] =
+            (struct key_row){.key = slice_of((const uint8_t *)before, rows->text.size - before),
+                             .events = json_get(it.value.raw, "events"),
+                             .bytes = json_get(it.value.raw, "bytes")};
     }
+    rows->more |= json_get(strbuf_slice(&part->json), "more").type == JSON_TRUE;
+}
+
+static void key_row_put(struct strbuf *out, const struct key_row *row)
+{
+    strbuf_put_text(out, "{\"key\":");
+    json_quote(out, row->key);
+    if (row->events.type == JSON_NUMBER) {
+        strbuf_put_text(out, ",\"events\":");
+        strbuf_put_slice(out, row->events.raw);
+    }
+    if (row->bytes.type == JSON_NUMBER) {
+        strbuf_put_text(out, ",\"bytes\":");
+        strbuf_put_slice(out, row->bytes.raw);
+    }
+    strbuf_put_byte(out, '}');
 }
 
 static void keys_finish(struct gateway *g, struct inquiry *q)
 {
-    struct rows rows = {0};
+    struct key_rows rows = {0};
     struct strbuf out = {0};
-    bool full = false;
     uint64_t given = 0;
-    keys_gather(q, &rows, &full);
-    rows_settle(&rows);
+    for (size_t i = 0; i < q->n_parts; i++)
+        if (q->parts[i].answered)
+            keys_gather(&rows, &q->parts[i]);
+    for (size_t i = 0; i < rows.count; i++)
+        rows.at[i].key.data = rows.text.data + (size_t)rows.at[i].key.data;
     if (rows.count > 0)
-        qsort(rows.at, rows.count, sizeof *rows.at, slice_order);
+        qsort(rows.at, rows.count, sizeof *rows.at, key_order);
     strbuf_put_text(&out, "{\"keys\":[");
     for (size_t i = 0; i < rows.count; i++) {
-        if (i > 0 && slice_equal(rows.at[i], rows.at[i - 1]))
+        if (i > 0 && slice_equal(rows.at[i].key, rows.at[i - 1].key))
             continue;
         if (given == q->limit) {
-            full = true;
+            rows.more = true;
             break;
         }
         if (given++ > 0)
             strbuf_put_byte(&out, ',');
-        json_quote(&out, rows.at[i]);
+        key_row_put(&out, &rows.at[i]);
     }
-    strbuf_printf(&out, "],\"more\":%s,\"complete\":%s}", full ? "true" : "false",
+    strbuf_printf(&out, "],\"more\":%s,\"complete\":%s}", rows.more ? "true" : "false",
                   all_answered(q) ? "true" : "false");
     waiter_answer(g, &q->waiter, "application/json", strbuf_slice(&out));
     strbuf_free(&out);
-    rows_free(&rows);
+    strbuf_free(&rows.text);
+    mem_free(rows.at);
 }
 
 /* A part of a key as a parameter; false: answered. */
@@ -344,57 +351,57 @@ void route_keys(struct exchange *x)
 
 /* ---- top ---- */
 
-/* What rooms are ranked by: the first of these members that a row has. */
-static double row_weight(struct slice row)
+struct top_row {
+    double per_second;
+    struct slice row; /* JSON object, within a part */
+};
+
+static double number_of(struct json_value v)
 {
-    static const char *const names[] = {"rate", "events_per_s", "events", "head"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char digits[32] = {0};
-        struct json_value v = json_get(row, names[i]);
-        if (v.type != JSON_NUMBER || v.raw.size >= sizeof digits)
-            continue;
-        memcpy(digits, v.raw.data, v.raw.size);
-        return strtod(digits, NULL);
-    }
-    return 0;
+    char digits[32] = {0};
+    if (v.type != JSON_NUMBER || v.raw.size >= sizeof digits)
+        return 0;
+    memcpy(digits, v.raw.data, v.raw.size);
+    return strtod(digits, NULL);
 }
 
-static int weight_order(const void *a, const void *b)
+static int busy_order(const void *a, const void *b)
 {
-    double left = row_weight(*(const struct slice *)a);
-    double right = row_weight(*(const struct slice *)b);
-    if (left != right)
-        return left > right ? -1 : 1;
-    return slice_order(a, b);
+    const struct top_row *left = a;
+    const struct top_row *right = b;
+    if (left->per_second != right->per_second)
+        return left->per_second > right->per_second ? -1 : 1;
+    return slice_order(&left->row, &right->row);
 }
 
 static void top_finish(struct gateway *g, struct inquiry *q)
 {
-    struct rows rows = {0};
+    struct strbuf rows = {0}; /* of struct top_row */
     struct strbuf out = {0};
     for (size_t i = 0; i < q->n_parts; i++) {
+        if (!q->parts[i].answered)
+            continue;
         struct json_iter it = elements_of(&q->parts[i], "rooms");
-        while (q->parts[i].answered && json_next(&it)) {
-            size_t before = rows.text.size;
-            if (it.value.type != JSON_OBJECT)
-                continue;
-            strbuf_put_slice(&rows.text, it.value.raw);
-            row_add(&rows, before);
+        while (json_next(&it)) {
+            struct top_row row = {.row = it.value.raw};
+            row.per_second = number_of(json_get(it.value.raw, "per_second"));
+            strbuf_put(&rows, &row, sizeof row);
         }
     }
-    rows_settle(&rows);
-    if (rows.count > 0)
-        qsort(rows.at, rows.count, sizeof *rows.at, weight_order);
+    size_t count = rows.size / sizeof(struct top_row);
+    struct top_row *at = (struct top_row *)(void *)rows.data;
+    if (count > 0)
+        qsort(at, count, sizeof *at, busy_order);
     strbuf_put_text(&out, "{\"rooms\":[");
-    for (size_t i = 0; i < rows.count && i < q->limit; i++) {
+    for (size_t i = 0; i < count && i < q->limit; i++) {
         if (i > 0)
             strbuf_put_byte(&out, ',');
-        strbuf_put_slice(&out, rows.at[i]);
+        strbuf_put_slice(&out, at[i].row);
     }
     strbuf_printf(&out, "],\"complete\":%s}", all_answered(q) ? "true" : "false");
     waiter_answer(g, &q->waiter, "application/json", strbuf_slice(&out));
     strbuf_free(&out);
-    rows_free(&rows);
+    strbuf_free(&rows);
 }
 
 void route_top(struct exchange *x)
@@ -473,5 +480,5 @@ void route_status(struct exchange *x)
     for (uint32_t peer = 1; peer <= g->options.n_routers + g->options.n_shards; peer++)
         inquiry_ask(g, q, peer, &(struct msg_ask){.what = ASK_STATUS}, slice_of(NULL, 0),
                     SLOT_UNKNOWN);
-    inquiry_asked(g, q);
+    inquiry_asked(g, q, ASK_TIMEOUT_MS);
 }

@@ -243,11 +243,14 @@ END_TEST
 START_TEST(test_listings)
 {
     struct client *c = ask(1, "GET /keys?prefix=x&limit=2", NULL, NULL);
-    ck_assert_str_eq(c->body, "{\"keys\":[\"a\",\"b\"],\"more\":true,\"complete\":true}");
+    ck_assert_str_eq(c->body,
+                     "{\"keys\":[{\"key\":\"a\"},{\"key\":\"b\",\"events\":2,\"bytes\":7}],"
+                     "\"more\":true,\"complete\":true}");
     c = ask(2, "GET /keys", NULL, NULL);
-    ck_assert_str_eq(c->body, "{\"keys\":[\"a\",\"b\",\"cé\"],\"more\":false,\"complete\":true}");
+    ck_assert_str_eq(c->body, "{\"keys\":[{\"key\":\"a\"},{\"key\":\"b\",\"events\":2,\"bytes\":7},"
+                              "{\"key\":\"cé\"}],\"more\":false,\"complete\":true}");
     c = ask(3, "GET /top?limit=1", NULL, NULL);
-    ck_assert_str_eq(c->body, "{\"rooms\":[{\"key\":\"b\",\"rate\":20}],\"complete\":true}");
+    ck_assert_str_eq(c->body, "{\"rooms\":[{\"key\":\"b\",\"per_second\":20}],\"complete\":true}");
     c = ask(4, "GET /status", NULL, NULL);
     ck_assert_str_eq(
         c->body,
