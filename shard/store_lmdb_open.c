@@ -287,23 +287,25 @@ static int identify(struct lmdb_store *s, const struct store_lmdb_options *optio
 
 /* ---- opening ---- */
 
-/* A file's name is durable only when its directory is. */
+/* A name is durable only when the directory that holds it is: of the files, of the data directory,
+ * and of the one that may have been made for it (data/shard-0). */
 static int sync_directories(const char *dir, struct strbuf *why)
 {
-    struct strbuf parent = {0};
-    strbuf_printf(&parent, "%s/..", dir);
-    const char *const paths[] = {dir, strbuf_cstr(&parent)};
+    static const char *const ups[] = {".", "..", "../.."};
     int code = ERR_OK;
-    for (size_t i = 0; code == ERR_OK && i < sizeof paths / sizeof *paths; i++) {
-        int fd = open(paths[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (size_t i = 0; code == ERR_OK && i < sizeof ups / sizeof *ups; i++) {
+        struct strbuf path = {0};
+        strbuf_printf(&path, "%s/%s", dir, ups[i]);
+        int fd = open(strbuf_cstr(&path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd >= 0 && fsync(fd) != 0 && errno != EINVAL) {
-            strbuf_printf(why, "%s: %s while syncing the directory", paths[i], strerror(errno));
+            strbuf_printf(why, "%s: %s while syncing the directory: check the disk",
+                          strbuf_cstr(&path), strerror(errno));
             code = ERR_IO;
         }
         if (fd >= 0)
             close(fd);
+        strbuf_free(&path);
     }
-    strbuf_free(&parent);
     return code;
 }
 

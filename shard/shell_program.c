@@ -1,0 +1,183 @@
+/* SHELL. Puts the shard together: store, then core (which rebuilds its index), then sockets, so
+ * that nobody reaches a shard that does not know its rooms yet. */
+#include "shard/shell_program.h"
+
+#include <string.h>
+
+#include "common/shell/process.h"
+#include "shard/grant.h"
+
+#define MONITOR_PORT 8092 /* plus the index */
+#define LISTEN_DEFAULT "0.0.0.0:7200"
+
+static size_t types_of(const struct config *c, struct shard_type out[CONFIG_TYPES_MAX])
+{
+    for (size_t i = 0; i < c->n_types; i++)
+        out[i] = (struct shard_type){.name = c->types[i].name,
+                                     .retention = {.age_ms = c->types[i].age_ms,
+                                                   .count = c->types[i].count,
+                                                   .bytes = c->types[i].bytes}};
+    return c->n_types;
+}
+
+static int store_start(struct program *p, struct strbuf *why)
+{
+    const struct config *c = &p->config;
+    struct strbuf dir = {0};
+    if (c->shard.data_dir != NULL)
+        strbuf_put_text(&dir, c->shard.data_dir);
+    else
+        strbuf_printf(&dir, "data/shard-%u", c->shard.index);
+    const struct store_lmdb_options options = {
+        .dir = strbuf_cstr(&dir),
+        .cluster = config_cluster_id(c),
+        .cluster_name = c->cluster.name,
+        .map_bytes = c->shard.map_size,
+        .reserve_bytes = c->shard.disk_reserve,
+        .after_eio = p->after_eio,
+        .slot_seed = config_slot_seed(c),
+    };
+    int code = store_lmdb_open(&p->store, &options, &p->log, p->metrics, why);
+    strbuf_free(&dir);
+    return code;
+}
+
+static void shard_start(struct program *p, struct grant grant)
+{
+    const struct config *c = &p->config;
+    struct shard_type types[CONFIG_TYPES_MAX];
+    struct shard_options options = {
+        .self = {.role = ROLE_SHARD,
+                 .boot = process_random(),
+                 .cluster = config_cluster_id(c),
+                 .name = p->name,
+                 .version = STOA_VERSION},
+        .slot_seed = config_slot_seed(c),
+        .types = types,
+        .n_types = types_of(c, types),
+        .grant = store_lmdb_is_new(p->store),
+        .grant_lo = grant.lo,
+        .grant_hi = grant.hi,
+        .seed = process_random(),
+        .payload_max_bytes = c->gateway.limits.message,
+    };
+    store_lmdb_node(p->store, options.self.node);
+    /* A full disk cannot take the number; peers tell starts apart by what HELLO carries. */
+    if (store_lmdb_boot(p->store, options.self.boot) != ERR_OK)
+        LOG0(&p->log, LOG_WARN, "shard.boot_not_stored");
+    struct hub_ports ports = links_ports(p->links);
+    p->shard = shard_create(&options, p->store, &ports, &p->log, p->metrics, clock_now());
+    links_attach(p->links, shard_hub(p->shard));
+}
+
+/* An ipc entry of cluster.shards is where this process listens; of a tcp one the port would be
+ * known, but not the address within the container. */
+static const char *listen_endpoint(const struct config *c)
+{
+    const struct config_list *shards = &c->cluster.shards;
+    if (c->shard.listen != NULL)
+        return c->shard.listen;
+    if (c->shard.index < shards->count && strncmp(shards->at[c->shard.index], "ipc://", 6) == 0)
+        return shards->at[c->shard.index];
+    return LISTEN_DEFAULT;
+}
+
+static bool monitor_ready(void *ctx, struct strbuf *why)
+{
+    const struct program *p = ctx;
+    if (p->stop_ns == 0)
+        return true;
+    strbuf_put_text(why, "draining");
+    return false;
+}
+
+static int sockets_open(struct program *p, struct strbuf *why)
+{
+    const struct config *c = &p->config;
+    struct strbuf monitor_at = {0};
+    if (c->monitor.listen != NULL)
+        strbuf_put_text(&monitor_at, c->monitor.listen);
+    else
+        strbuf_printf(&monitor_at, "127.0.0.1:%u", MONITOR_PORT + c->shard.index);
+    const struct monitor_handler monitor = {.ctx = p, .ready = monitor_ready};
+    int code = links_listen(p->links, 0, listen_endpoint(c), why);
+    if (code == ERR_OK)
+        code = monitor_listen(&p->monitor, p->loop, strbuf_cstr(&monitor_at), &monitor, p->metrics,
+                              why);
+    strbuf_free(&monitor_at);
+    return code;
+}
+
+/* Packets are judged by the time of the wake-up that brought them. */
+static void on_woken(struct ev_loop *loop, ev_check *w, int events)
+{
+    (void)loop, (void)events;
+    struct program *p = w->data;
+    shard_tick(p->shard, clock_now());
+}
+
+static void log_ready(struct program *p, int64_t begun_ns)
+{
+    struct metrics *m = p->metrics;
+    LOG(&p->log, LOG_INFO, "shard.ready", LOG_STR("listen", listen_endpoint(&p->config)),
+        LOG_REAL("slots", metric_value(metrics_gauge(m, "stoa_slots_owned", "", ""))),
+        LOG_REAL("rooms", metric_value(metrics_gauge(m, "stoa_rooms", "state=\"stored\"", ""))),
+        LOG_REAL("events", metric_value(metrics_gauge(m, "stoa_retained_events", "", ""))),
+        LOG_I64("recovery_ms", (clock_now().mono_ns - begun_ns) / NS_PER_MS),
+        LOG_STR("version", STOA_VERSION));
+}
+
+int program_start(struct program *p, const struct loop_handler *handler, struct strbuf *why)
+{
+    const struct config *c = &p->config;
+    const struct links_curve curve = {.secret_key = c->cluster.curve.secret_key,
+                                      .public_key = c->cluster.curve.public_key,
+                                      .server_key = c->cluster.curve.server_key,
+                                      .allowed = (const char *const *)c->cluster.curve.allowed.at,
+                                      .required = c->cluster.curve.required};
+    int64_t begun_ns = clock_now().mono_ns;
+    struct grant grant;
+    TRY(grant_slots_of(c->shard.slots, c->shard.index, c->cluster.shards.count, &grant, why));
+    p->metrics = metrics_create();
+    metric_set(metrics_gauge(p->metrics, "stoa_build_info",
+                             "version=\"" STOA_VERSION "\",role=\"shard\"", "Always 1."),
+               1);
+    TRY(store_start(p, why));
+    p->loop = loop_create(handler);
+    p->links = links_create(p->loop, &curve, &p->log);
+    shard_start(p, grant);
+    ev_check_init(&p->woken, on_woken);
+    ev_set_priority(&p->woken, EV_MAXPRI);
+    p->woken.data = p;
+    ev_check_start(loop_ev(p->loop), &p->woken);
+    TRY(sockets_open(p, why));
+    log_ready(p, begun_ns);
+    return ERR_OK;
+}
+
+void program_stop(struct program *p)
+{
+    monitor_close(&p->monitor);
+    if (p->loop != NULL)
+        ev_check_stop(loop_ev(p->loop), &p->woken);
+    shard_destroy(&p->shard); /* forgets its peers at the links */
+    links_destroy(&p->links);
+    loop_destroy(&p->loop);
+    store_lmdb_close(&p->store);
+    metrics_destroy(&p->metrics);
+    config_free(&p->config);
+    launch_free(&p->launch);
+}
+
+void program_reload(struct program *p, struct config *fresh)
+{
+    struct strbuf changed = {0};
+    struct shard_type types[CONFIG_TYPES_MAX];
+    config_diff(&p->config, fresh, &changed);
+    shard_retypes(p->shard, types, types_of(fresh, types));
+    p->log.level = launch_log_level(fresh->log.level);
+    config_free(&p->config);
+    p->config = *fresh;
+    LOG(&p->log, LOG_INFO, "shard.reload", LOG_SLICE("changed", strbuf_slice(&changed)));
+    strbuf_free(&changed);
+}

@@ -1,0 +1,36 @@
+/* SHELL. The program that main.c runs: its parts, how they are put together and taken apart. */
+#ifndef STOA_SHARD_SHELL_PROGRAM_H
+#define STOA_SHARD_SHELL_PROGRAM_H
+
+#include "common/config.h"
+#include "common/shell/launch.h"
+#include "common/shell/link.h"
+#include "common/shell/loop.h"
+#include "common/shell/monitor.h"
+#include "shard/shard.h"
+#include "shard/store_lmdb.h"
+
+struct program {
+    struct launch launch;
+    bool after_eio;
+    struct config config;
+    char name[32];
+    struct log log;
+    struct metrics *metrics;
+    struct loop *loop;
+    struct links *links;
+    struct store *store;
+    struct shard *shard;
+    struct monitor *monitor;
+    ev_check woken;
+    int64_t stop_ns; /* draining: when the loop ends; 0: not */
+};
+
+/* Everything up to the listening sockets. On failure a one-line reason; program_stop either way. */
+MUST_USE int program_start(struct program *p, const struct loop_handler *handler,
+                           struct strbuf *why);
+void program_stop(struct program *p);
+/* Puts types and log level of a freshly loaded configuration in force; takes it. */
+void program_reload(struct program *p, struct config *fresh);
+
+#endif
