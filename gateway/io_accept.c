@@ -37,7 +37,7 @@ static void on_acceptable(struct ev_loop *ev, ev_io *watcher, int events)
     (void)events;
     struct io *io = watcher->data;
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-        struct sockaddr_storage from;
+        struct sockaddr_storage from = {0};
         socklen_t size = sizeof from;
         int fd =
             accept4(watcher->fd, (struct sockaddr *)&from, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -154,7 +154,7 @@ static int open_listener(const struct addrinfo *a)
 
 static void put_bound(int fd, struct strbuf *bound)
 {
-    struct sockaddr_storage at;
+    struct sockaddr_storage at = {0};
     socklen_t size = sizeof at;
     char host[NI_MAXHOST];
     char port[NI_MAXSERV];

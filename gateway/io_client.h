@@ -125,6 +125,16 @@ struct io {
     struct metric *connections;
 };
 
+/* For calls that take a pointer to bytes which they do not change. */
+static inline void *unconst(const uint8_t *bytes)
+{
+    union {
+        const uint8_t *from;
+        void *to;
+    } both = {bytes};
+    return both.to;
+}
+
 /* io_client.c */
 struct client *client_create(struct io *io);
 struct client *client_find(const struct io *io, uint64_t id); /* NULL: gone */

@@ -108,6 +108,6 @@ void flags_parse(struct flags *f, int argc, char **argv)
 void flags_free(struct flags *f)
 {
     for (size_t i = 0; i < f->n_overrides; i++)
-        mem_free((void *)(uintptr_t)f->overrides[i]);
+        mem_free(f->overrides[i]);
     mem_free(f->name);
 }

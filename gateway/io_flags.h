@@ -12,7 +12,7 @@ struct flags {
     const char *page_path;
     char *name;
     bool supervised;
-    const char *overrides[FLAG_OVERRIDES_MAX + 1]; /* for config_load; allocated texts */
+    char *overrides[FLAG_OVERRIDES_MAX + 1]; /* for config_load; allocated texts */
     size_t n_overrides;
 };
 

@@ -117,8 +117,7 @@ static bool flush(struct io *io, struct client *c)
         struct msghdr message = {.msg_iov = iov};
         size_t offered = 0;
         for (struct piece *p = c->first; p && message.msg_iovlen < WRITE_PIECES_MAX; p = p->next) {
-            iov[message.msg_iovlen++] =
-                (struct iovec){(void *)(uintptr_t)(p->buf->data + p->offset), p->size};
+            iov[message.msg_iovlen++] = (struct iovec){unconst(p->buf->data + p->offset), p->size};
             offered += p->size;
         }
         ssize_t sent = sendmsg(c->http->watcher.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);

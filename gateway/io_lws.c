@@ -94,7 +94,7 @@ static bool can_write(struct client *c)
  * does not change what is written this way. */
 static bool put_raw(struct io *io, struct client *c, const uint8_t *bytes, size_t size)
 {
-    if (lws_write(c->wsi, (unsigned char *)(uintptr_t)bytes, size, LWS_WRITE_HTTP) < 0) {
+    if (lws_write(c->wsi, unconst(bytes), size, LWS_WRITE_HTTP) < 0) {
         client_doom(io, c);
         return false;
     }

@@ -82,7 +82,8 @@ static void check_policy(struct program *p)
 void program_configure(struct program *p)
 {
     struct strbuf why = {0};
-    if (config_load(&p->config, p->flags.config_path, p->flags.overrides, &why) != ERR_OK)
+    if (config_load(&p->config, p->flags.config_path, (const char *const *)p->flags.overrides,
+                    &why) != ERR_OK)
         fail(&why);
     set_log(p, &p->config);
     check_policy(p);

@@ -32,7 +32,8 @@ static void on_reload(void *ctx, struct tick now)
     struct program *p = ctx;
     struct config fresh;
     struct strbuf text = {0};
-    if (config_load(&fresh, p->flags.config_path, p->flags.overrides, &text) != ERR_OK) {
+    if (config_load(&fresh, p->flags.config_path, (const char *const *)p->flags.overrides, &text) !=
+        ERR_OK) {
         LOG(&p->log, LOG_ERROR, "gateway.reload_refused", LOG_STR("why", strbuf_cstr(&text)));
         config_free(&fresh);
     } else {
