@@ -66,7 +66,8 @@ static void picks_cut(struct vec *picks, size_t limit, int (*order)(const void *
 
 static bool begins_with(struct slice key, struct slice prefix)
 {
-    return key.size >= prefix.size && memcmp(key.data, prefix.data, prefix.size) == 0;
+    return prefix.size == 0 ||
+           (key.size >= prefix.size && memcmp(key.data, prefix.data, prefix.size) == 0);
 }
 
 static bool is_behind(struct slice key, struct slice after)

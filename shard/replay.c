@@ -219,6 +219,8 @@ void replay_unpark(struct shard *s, uint32_t peer)
     struct vec *parked = &s->clients[peer]->parked;
     struct parked *at = VEC_AT(parked, struct parked);
     size_t done = 0;
+    if (parked->count == 0)
+        return;
     for (; done < parked->count; done++) {
         struct message asked = {.slot = SLOT_UNKNOWN, .key = buf_slice(at[done].key)};
         uint16_t slot;

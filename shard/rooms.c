@@ -70,6 +70,16 @@ static int64_t window_ms(const struct retention *r)
     return max_i64(r->age_ms, IDEMPOTENCY_WINDOW_MIN_MS);
 }
 
+int64_t types_window_ms(const struct shard *s)
+{
+    int64_t shortest = INT64_MAX;
+    for (size_t i = 0; i < s->n_types; i++) {
+        int64_t window = window_ms(&s->types[i].retention);
+        shortest = window < shortest ? window : shortest;
+    }
+    return shortest;
+}
+
 int64_t room_window_ms(const struct shard *s, const struct room *room)
 {
     return window_ms(room_retention(s, room));

@@ -237,6 +237,7 @@ struct shard *shard_create(const struct shard_options *options, struct store *st
     list_init(&s->ready);
     register_metrics(&s->metric, metrics);
     types_set(s, options->types, options->n_types);
+    s->self.window_ms = (uint64_t)types_window_ms(s);
     s->has_space = true;
     clock_set(s, now);
     recover(s, options);

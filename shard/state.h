@@ -161,8 +161,9 @@ struct shard {
     bool has_space;
     int64_t full_until_ns; /* a commit found no space: nothing is appended before */
     bool draining;
-    int64_t trim_due_ns;   /* next look at the oldest ends */
-    int64_t expiry_due_ns; /* next stretch of the walk over idle rooms */
+    int64_t trim_due_ns;      /* next look at the oldest ends */
+    int64_t removal_pause_ns; /* no removal before: the last transaction of trims alone failed */
+    int64_t expiry_due_ns;    /* next stretch of the walk over idle rooms */
     size_t expiry_cursor;
 
     struct map *asks; /* by cid: struct ask_wait, owned */
@@ -187,6 +188,8 @@ void types_free(struct shard *s);
 const struct retention *room_retention(const struct shard *s, const struct room *room);
 /* How long ids of its publishes are remembered; INT64_MAX: for ever. */
 int64_t room_window_ms(const struct shard *s, const struct room *room);
+/* The shortest of all types: what WELCOME announces. */
+int64_t types_window_ms(const struct shard *s);
 int64_t class_window_ms(const struct shard *s, unsigned class_no);
 /* Unknown messages first sent at or before it are stale. 0: none are. */
 int64_t room_floor_ts(const struct shard *s, const struct room *room);

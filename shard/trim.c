@@ -104,6 +104,8 @@ static size_t remove_of_room(struct shard *s, struct room *room, size_t max)
 static size_t remove_due(struct shard *s, size_t max)
 {
     size_t done = 0;
+    if (s->now.mono_ns < s->removal_pause_ns)
+        return 0;
     while (done < max && heap_next(&s->removals) <= s->clock_ms && turn_begin(s)) {
         struct heap_node *node = heap_pop_due(&s->removals, s->clock_ms);
         done += remove_of_room(s, LIST_ENTRY(node, struct room, removal), max - done);
@@ -259,12 +261,11 @@ void trim_settle(struct shard *s)
 void trim_rollback(struct shard *s)
 {
     struct turn *t = &s->turn;
-    bool alone = t->durable == 0;
-    for (size_t i = 0; i < t->removed.count; i++) {
-        struct room *room = VEC_AT(&t->removed, struct room *)[i];
-        heap_set(&s->removals, &room->removal, s->clock_ms + (alone ? 1000 : 0));
-    }
-    s->trim_due_ns = s->now.mono_ns + (alone ? LOOK_AGAIN_NS : 0);
+    for (size_t i = 0; i < t->removed.count; i++)
+        trim_schedule(s, VEC_AT(&t->removed, struct room *)[i]);
+    bool alone = t->durable == 0; /* with appends: those failed, so try without them at once */
+    s->removal_pause_ns = s->now.mono_ns + (alone ? LOOK_AGAIN_NS : 0);
+    s->trim_due_ns = s->removal_pause_ns;
 }
 
 int64_t trim_deadline(const struct shard *s)
@@ -274,6 +275,6 @@ int64_t trim_deadline(const struct shard *s)
     if (removal_ms == TICK_NEVER)
         return due;
     int64_t ahead_ms = max_i64(removal_ms - s->clock_ms, 0);
-    int64_t removal_ns = s->now.mono_ns + ahead_ms * NS_PER_MS;
+    int64_t removal_ns = max_i64(s->now.mono_ns + ahead_ms * NS_PER_MS, s->removal_pause_ns);
     return removal_ns < due ? removal_ns : due;
 }

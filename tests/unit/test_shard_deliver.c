@@ -242,13 +242,54 @@ START_TEST(connections_are_collected_from_gateways)
 }
 END_TEST
 
+/* Whatever a gateway says, it is answered or ignored, and the shard goes on. */
+START_TEST(nonsense_is_refused)
+{
+    struct rig *rig = rig_create(NULL, 0);
+    struct rig_client *g = rig_connect(rig, ROLE_GATEWAY);
+    (void)publish(g, "k", "x");
+    struct mark marks[] = {
+        {.key = slice_text("")}, {.key = slice_text("a\tb")}, {.key = slice_text("k")}};
+    sync_with(g, 7, marks, 3);
+    ck_assert_uint_eq(rig_nth(g, MSG_RESYNC, 0)->resync.rooms.count, 1);
+    struct message m = {.type = MSG_SUB, .slot = SLOT_UNKNOWN, .key = slice_text("k")};
+    m.sub.from_mode = 9;
+    uint64_t cid = rig_send(g, m);
+    rig_pump(rig);
+    ck_nack(&rig_answer(g, cid)->m, NACK_INVALID);
+    m.sub.from_mode = FROM_HEAD;
+    m.sub.session = slice_text("s"); /* comes with rooms that have handlers */
+    cid = rig_send(g, m);
+    rig_pump(rig);
+    ck_nack(&rig_answer(g, cid)->m, NACK_INVALID);
+    ck_nack(rig_replay(g, "", (struct msg_replay_req){0}), NACK_INVALID);
+    ck_nack(rig_replay(g, "k", (struct msg_replay_req){.mode = 5}), NACK_INVALID);
+    uint64_t huge = UINT64_MAX;
+    const struct message *page = rig_replay(
+        g, "k", (struct msg_replay_req){.last = huge, .max_items = huge, .max_bytes = huge});
+    ck_assert_uint_eq(page->replay.items.count, 1);
+    ck_assert_str_eq(ask(g, "k", (struct msg_ask){.what = 99}), "null");
+    (void)rig_send(g, (struct message){.type = MSG_UNSUB, .slot = SLOT_UNKNOWN});
+    (void)rig_send(g, (struct message){.type = MSG_CLOSE, .slot = SLOT_UNKNOWN});
+    (void)rig_send(g, (struct message){.type = MSG_ANSWER, .slot = SLOT_UNKNOWN});
+    (void)rig_send(g, (struct message){.type = MSG_CREDIT, .slot = SLOT_UNKNOWN});
+    struct message none = {.type = MSG_PUB, .slot = SLOT_UNKNOWN, .key = slice_text("k")};
+    cid = rig_send(g, none);
+    rig_pump(rig);
+    ck_nack(&rig_answer(g, cid)->m, NACK_INVALID);
+    ck_assert_uint_eq(publish(g, "k", "y")->pack.seq, 2);
+    ck_assert_int_gt(shard_deadline(rig->shard), rig->now.mono_ns); /* at rest */
+    rig_destroy(rig);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {
         each_gateway_gets_one_message_a_commit,  subsync_finds_a_lost_last_event,
         a_complete_list_drops_the_rest,          without_credit_nothing_is_sent_and_nothing_is_lost,
         close_reaches_every_subscribed_gateway,  keys_are_listed_in_order_and_in_pages,
-        connections_are_collected_from_gateways,
+        connections_are_collected_from_gateways, nonsense_is_refused,
     };
     return rig_run("shard_deliver", tests, sizeof tests / sizeof *tests);
 }

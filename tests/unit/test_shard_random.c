@@ -124,6 +124,8 @@ static void take_items(struct follower *f, const struct events_list *items)
 {
     for (size_t i = 0; i < items->count; i++) {
         const struct event_item *item = &items->at[i];
+        if (item->flags & EVENT_EPHEMERAL)
+            ck_assert(item->prev == item->seq && item->seq == f->seq);
         if (item->seq <= f->seq)
             continue;
         ck_assert_uint_eq(item->prev, f->seq);
@@ -219,6 +221,10 @@ static void step(void)
     if (what < 60) {
         for (uint64_t n = rng_below(&rng, 4); n > 0; n--)
             send_new();
+    } else if (what < 62) {
+        (void)rig_publish(
+            router,
+            (struct rig_pub){.key = keys[rng_below(&rng, KEYS)], .text = "0", .ephemeral = true});
     } else if (what < 75) {
         retry_some();
     } else if (what < 78) {
@@ -229,6 +235,10 @@ static void step(void)
         store_mem_fill(rig->store, 0);
     } else if (what < 88) {
         advance((int64_t)rng_below(&rng, 4 * MINUTE_MS));
+    } else if (what < 89) {
+        struct message m = {.type = MSG_PURGE, .slot = SLOT_UNKNOWN};
+        m.key = slice_text(keys[rng_below(&rng, KEYS)]);
+        (void)rig_send(gateway, m);
     } else if (what < 94) {
         subscribe_all(0);
     } else {
