@@ -1,0 +1,164 @@
+/* libstoa: publish events to a Stoa cluster from C or C++.
+ *
+ *     stoa *s;
+ *     char why[256];
+ *     stoa_options options = STOA_OPTIONS_INIT;
+ *     options.routers = "tcp://127.0.0.1:7100";
+ *     options.threaded = 1;
+ *     if (stoa_open(&s, &options, why) != STOA_OK) ...
+ *     stoa_publish(s, "upload:abc123", json, strlen(json), NULL, NULL);   // returns when it is on
+ * disk stoa_close(s, 5000);
+ *
+ * Order: events of one key are stored in the order in which they were submitted, whatever is lost,
+ * refused and sent again meanwhile. Nothing that was acknowledged is ever lost or stored twice.
+ *
+ * Threads: stoa_publish, stoa_publish_async and stoa_publish_batch may be called by any thread at
+ * any time between stoa_open and stoa_close. stoa_poll has one caller. With `.threaded` a thread of
+ * the library turns its loop and runs the callbacks; without it that is the work of stoa_poll, and
+ * a stoa_publish that waits turns the loop itself (without running callbacks). stoa_close must be
+ * the last call. After fork the child may only _exit or exec.
+ *
+ * The library installs no signal handler, writes to no file descriptor that it has not made, and
+ * has no global state. Subscribing and the calls to rooms come with a later version. */
+#ifndef STOA_H
+#define STOA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define STOA_API __attribute__((visibility("default")))
+#else
+#define STOA_API
+#endif
+
+#define STOA_VERSION "0.1.0"
+
+/* What calls return and callbacks are told. */
+enum {
+    STOA_OK = 0,         /* publish: the event is on disk (ephemeral: released) */
+    STOA_TIMEOUT = -1,   /* not stored in time, and certainly not stored: publish it again */
+    STOA_UNKNOWN = -2,   /* maybe stored: publish again with the same idempotency key */
+    STOA_BUSY = -3,      /* the queue is full (ephemeral: refused for now): not stored, try later */
+    STOA_TOO_LARGE = -4, /* payload or batch beyond the limits */
+    STOA_DENIED = -5,    /* this publisher may not publish there */
+    STOA_DISK = -6,      /* the cluster's disk was full until the timeout: not stored */
+    STOA_MISSED = -7,    /* (subscriptions) */
+    STOA_INVALID = -8,   /* an argument breaks a rule */
+    STOA_NOMEM = -9,
+    STOA_CLOSED = -10 /* stoa_close has begun */
+};
+
+typedef struct stoa stoa;
+
+/* Where an event stands in its key's history. Written as text it is base36(epoch)-seq. */
+typedef struct stoa_id {
+    uint64_t epoch; /* 0 for an ephemeral event */
+    uint64_t seq;   /* of a batch: its last event */
+    int duplicate;  /* 1: it had been stored by an earlier publish; the id is that one's */
+} stoa_id;
+
+typedef struct stoa_slice {
+    const void *data;
+    size_t size;
+} stoa_slice;
+
+enum { STOA_LOG_DEBUG, STOA_LOG_INFO, STOA_LOG_WARN, STOA_LOG_ERROR };
+
+typedef struct stoa_options {
+    size_t size; /* STOA_OPTIONS_INIT sets it */
+    /* Required. One endpoint or several with commas: "tcp://host:7100", "host:7100",
+     * "ipc:///path". All are connected, one is used, another takes over when it is lost. */
+    const char *routers;
+    const char *cluster; /* NULL: "stoa"; must be the cluster's name */
+    const char *name;    /* how the cluster's logs call this publisher; NULL: "libstoa" */
+    int threaded;        /* 1: a thread of the library turns the loop and runs the callbacks */
+    int timeout_ms;      /* of a publish, 0: 30000 */
+    /* Events accepted and not yet reported; beyond either a publish is STOA_BUSY. */
+    size_t queue_max_events; /* 0: 65536 */
+    size_t queue_max_bytes;  /* 0: 64 MiB */
+    /* CURVE, Z85 text of 40 characters each: all three or none; not used for ipc. */
+    const char *curve_public_key;
+    const char *curve_secret_key;
+    const char *curve_server_key;
+    /* One line without a newline; called from stoa_poll, a waiting stoa_publish, stoa_open,
+     * stoa_close or the library's thread. It must not call the library. */
+    void (*log_fn)(void *arg, int level, const char *line);
+    void *log_arg;
+    int log_level; /* lines below it are dropped; 0 is STOA_LOG_DEBUG */
+} stoa_options;
+#ifdef __cplusplus
+#define STOA_OPTIONS_INIT    \
+    {                        \
+        sizeof(stoa_options) \
+    }
+#else
+#define STOA_OPTIONS_INIT            \
+    {                                \
+        .size = sizeof(stoa_options) \
+    }
+#endif
+
+typedef struct stoa_publish_options {
+    size_t size;                 /* STOA_PUBLISH_OPTIONS_INIT sets it */
+    const char *conflate;        /* a reader that catches up gets only the newest of each value */
+    int ephemeral;               /* 1: to whoever is live now; never stored, never sent twice */
+    const char *idempotency_key; /* 1 to 255 bytes; NULL: a new event */
+    int timeout_ms;              /* 0: the timeout of stoa_options */
+} stoa_publish_options;
+#ifdef __cplusplus
+#define STOA_PUBLISH_OPTIONS_INIT    \
+    {                                \
+        sizeof(stoa_publish_options) \
+    }
+#else
+#define STOA_PUBLISH_OPTIONS_INIT            \
+    {                                        \
+        .size = sizeof(stoa_publish_options) \
+    }
+#endif
+
+/* The outcome of a stoa_publish_async. `id` is valid for the call, and NULL unless status is
+ * STOA_OK. */
+typedef void stoa_ack_fn(void *arg, int status, const stoa_id *id);
+
+/* Connects in the background: it succeeds without a cluster too. On failure `err` has the reason in
+ * words; err may be NULL. */
+STOA_API int stoa_open(stoa **out, const stoa_options *options, char err[256]);
+/* Waits up to timeout_ms for what is under way, reports the rest as STOA_UNKNOWN (callbacks run
+ * here), frees. NULL is fine. Not from a callback. */
+STOA_API void stoa_close(stoa *s, int timeout_ms);
+
+/* For an event loop of any kind: readable (level-triggered) when stoa_poll has something to do.
+ * Not to be read, written or closed. With .threaded there is nothing to poll: -1. */
+STOA_API int stoa_fd(stoa *s);
+/* Does what is to be done, waiting at most timeout_ms for something to do (0: does not wait,
+ * negative: waits as long as it takes), and runs callbacks. Returns the number of callbacks that
+ * ran, or STOA_INVALID with .threaded or from a callback. */
+STOA_API int stoa_poll(stoa *s, int timeout_ms);
+
+/* Publishes and waits for the acknowledgement. `options` and `id` may be NULL. Bytes are copied. */
+STOA_API int stoa_publish(stoa *s, const char *key, const void *data, size_t size,
+                          const stoa_publish_options *options, stoa_id *id);
+/* Publishes and returns at once; `fn` (may be NULL) is told the outcome, exactly once, when this
+ * returned STOA_OK. Never blocks: STOA_BUSY when the queue is full. */
+STOA_API int stoa_publish_async(stoa *s, const char *key, const void *data, size_t size,
+                                const stoa_publish_options *options, stoa_ack_fn *fn, void *arg);
+/* Several events (1 to 256, together at most 1 MiB), all or none, contiguous; waits. */
+STOA_API int stoa_publish_batch(stoa *s, const char *key, const stoa_slice *events, size_t n,
+                                const stoa_publish_options *options, stoa_id *last);
+
+/* Writes "epoch-seq" as subscribers see it; returns its length, 0 for an id without epoch. */
+STOA_API size_t stoa_id_text(const stoa_id *id, char text[40]);
+STOA_API const char *stoa_strerror(int code); /* never NULL */
+STOA_API const char *stoa_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,182 @@
+/* SHELL. What callers' threads do: publish, wait, poll. */
+#include <limits.h>
+
+#include "client/stoa_internal.h"
+
+/* ---- into the queue ---- */
+
+static struct publish_order order_of(const stoa *s, const char *key, const stoa_slice *parts,
+                                     size_t n, const stoa_publish_options *options)
+{
+    return (struct publish_order){.key = slice_text(key),
+                                  .parts = parts,
+                                  .n_parts = n,
+                                  .options = options,
+                                  .default_timeout_ms = s->timeout_ms};
+}
+
+static int make(stoa *s, const char *key, const stoa_slice *parts, size_t n,
+                const stoa_publish_options *options, struct publish **out)
+{
+    if (!s || !key)
+        return STOA_INVALID;
+    struct publish_order order = order_of(s, key, parts, n, options);
+    int code = publish_check(&order);
+    if (code != STOA_OK)
+        return code;
+    *out = publish_create(&order);
+    return *out ? STOA_OK : STOA_NOMEM;
+}
+
+/* Under the lock. One publish is let in when nothing is queued, however large. */
+static int enqueue(stoa *s, struct publish *p)
+{
+    if (s->closing)
+        return STOA_CLOSED;
+    if (s->queued_events > 0 && (s->queued_events + p->n_parts > s->queue_max_events ||
+                                 s->queued_bytes + p->bytes > s->queue_max_bytes))
+        return STOA_BUSY;
+    s->queued_events += p->n_parts;
+    s->queued_bytes += p->bytes;
+    list_push_back(&s->intake, &p->node);
+    turn_wake(s);
+    return STOA_OK;
+}
+
+int stoa_publish_async(stoa *s, const char *key, const void *data, size_t size,
+                       const stoa_publish_options *options, stoa_ack_fn *fn, void *arg)
+{
+    const stoa_slice part = {data, size};
+    struct publish *p = NULL;
+    int code = make(s, key, &part, 1, options, &p);
+    if (code != STOA_OK)
+        return code;
+    p->fn = fn;
+    p->arg = arg;
+    pthread_mutex_lock(&s->lock);
+    code = enqueue(s, p);
+    pthread_mutex_unlock(&s->lock);
+    if (code != STOA_OK)
+        publish_destroy(p);
+    return code;
+}
+
+/* ---- waiting ---- */
+
+/* Whether this thread may turn the loop now. The library's thread may from a callback: it is not
+ * within a turn then. */
+static bool may_drive(const stoa *s)
+{
+    if (s->threaded && !s->closing)
+        return pthread_equal(pthread_self(), s->thread) != 0;
+    return !s->driven && !s->closing;
+}
+
+/* Under the lock. */
+static void await(stoa *s, struct waiter *w)
+{
+    while (!w->done) {
+        if (!may_drive(s)) {
+            waiter_wait(s, w, TICK_NEVER);
+            continue;
+        }
+        bool nested = s->driven;
+        s->driven = true;
+        pthread_mutex_unlock(&s->lock);
+        turn(s, -1);
+        pthread_mutex_lock(&s->lock);
+        if (!nested)
+            turn_release(s);
+    }
+}
+
+static int publish_and_wait(stoa *s, struct publish *p, stoa_id *id)
+{
+    struct waiter w;
+    waiter_begin(s, &w);
+    p->waiter = &w;
+    pthread_mutex_lock(&s->lock);
+    int code = enqueue(s, p);
+    if (code == STOA_OK) {
+        s->inside++;
+        list_push_back(&s->waiters, &w.node);
+        await(s, &w);
+        code = w.status;
+        if (--s->inside == 0 && s->closing)
+            pthread_cond_signal(&s->left);
+    } else {
+        publish_destroy(p);
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (id)
+        *id = w.id;
+    waiter_end(s, &w);
+    return code;
+}
+
+int stoa_publish_batch(stoa *s, const char *key, const stoa_slice *events, size_t n,
+                       const stoa_publish_options *options, stoa_id *last)
+{
+    struct publish *p = NULL;
+    int code = make(s, key, events, n, options, &p);
+    return code == STOA_OK ? publish_and_wait(s, p, last) : code;
+}
+
+int stoa_publish(stoa *s, const char *key, const void *data, size_t size,
+                 const stoa_publish_options *options, stoa_id *id)
+{
+    const stoa_slice part = {data, size};
+    return stoa_publish_batch(s, key, &part, 1, options, id);
+}
+
+/* ---- polling ---- */
+
+int stoa_fd(stoa *s)
+{
+    return s && !s->threaded ? s->user_epoll : -1;
+}
+
+static int64_t until_of(int timeout_ms)
+{
+    return timeout_ms < 0 ? TICK_NEVER : tick_now().mono_ns + timeout_ms * NS_PER_MS;
+}
+
+/* Under the lock: waits while another thread drives and there is nothing to report. */
+static void wait_driven(stoa *s, int64_t until_ns)
+{
+    struct waiter w;
+    waiter_begin(s, &w);
+    s->poller = &w;
+    while (s->driven && list_empty(&s->reported) && tick_now().mono_ns < until_ns)
+        waiter_wait(s, &w, until_ns);
+    s->poller = NULL;
+    waiter_end(s, &w);
+}
+
+static int left_ms(int64_t until_ns)
+{
+    if (until_ns == TICK_NEVER)
+        return -1;
+    int64_t left = (until_ns - tick_now().mono_ns + NS_PER_MS - 1) / NS_PER_MS;
+    return left <= 0 ? 0 : left < INT_MAX ? (int)left : INT_MAX;
+}
+
+int stoa_poll(stoa *s, int timeout_ms)
+{
+    if (!s || s->threaded || s->calling)
+        return STOA_INVALID;
+    int64_t until = until_of(timeout_ms);
+    pthread_mutex_lock(&s->lock);
+    wait_driven(s, until);
+    bool drive = !s->driven;
+    bool wait = list_empty(&s->reported);
+    s->driven = true;
+    pthread_mutex_unlock(&s->lock);
+    if (drive) {
+        turn(s, wait ? left_ms(until) : 0);
+        pthread_mutex_lock(&s->lock);
+        turn_release(s);
+        pthread_mutex_unlock(&s->lock);
+    }
+    return turn_report(s);
+}
