@@ -25,6 +25,7 @@
 
 #define ROOM_IDLE_MS 5000    /* a room without subscribers waits so long for them to come back */
 #define ROOM_RETRY_MS 250    /* after a refusal by the shard */
+#define DRAIN_STEP_MAX_MS 10 /* between two closes of a drain */
 #define SYNC_TICK_MS 100     /* the periodic SUBSYNC is spread in steps of this */
 #define PULL_TIMEOUT_MS 5000 /* a page that has not come is asked for again */
 #define PULL_QUEUE_MAX                                                        \
@@ -120,8 +121,9 @@ struct session {
     uint16_t bad_frames;
     uint16_t pubs; /* publishes in flight */
     bool established;
-    bool closing;  /* ports.close was called; only gateway_closed is still to come */
-    bool too_slow; /* lagged longer than CONN_LAG_MAX_MS */
+    bool closing;      /* ports.close was called; only gateway_closed is still to come */
+    bool too_slow;     /* lagged longer than CONN_LAG_MAX_MS */
+    struct hold *hold; /* its request is not answered yet; NULL: it is (hold.c) */
 };
 
 enum start_kind { START_LIVE, START_AFTER, START_ALL, START_LAST };
@@ -129,6 +131,7 @@ struct start {
     enum start_kind kind;
     struct position after;
     uint64_t last;
+    bool whole; /* conflated events too, not just the newest of each value */
 };
 
 enum sub_state { SUBS_WAITING, SUBS_CATCHUP, SUBS_LIVE, SUBS_LAGGING };
@@ -144,6 +147,8 @@ struct subscription {
     uint8_t start;       /* enum start_kind */
     bool fresh;          /* nothing was told yet */
     bool lagged;         /* a gap found now is its own fault */
+    bool pinned;         /* START_LIVE, and `pos` is where it begins */
+    bool whole;          /* catches up by every event */
 };
 
 /* ---- rooms ---- */
@@ -232,10 +237,10 @@ struct gateway {
     size_t publish_bytes; /* held by publishes in flight */
     size_t n_publishes;
     struct list rooms_all, rooms_dirty, rooms_idle, rooms_retry;
-    struct list sessions_all, lagging, streams, pulls;
+    struct list sessions_all, lagging, streams, pulls, holds;
     struct heap timers;
     struct timer sync_timer, idle_timer, retry_timer, lag_timer, beat_timer, pull_timer,
-        drain_timer;
+        drain_timer, hold_timer;
     struct shard_link *shards; /* options.n_shards */
     size_t sync_share;         /* rooms of one SYNC_TICK_MS, in hundredths carried over */
     bool draining;
@@ -328,7 +333,7 @@ struct room *room_find(const struct gateway *g, struct slice key);
 void room_free(struct gateway *g, struct room *room);
 void room_left(struct gateway *g, struct room *room); /* a subscriber has gone */
 bool room_settled(const struct room *room);           /* subscribed, and the chain is whole */
-void room_subscribe(struct gateway *g, struct room *room);
+void room_sub_send(struct gateway *g, struct room *room);
 void room_unown(struct gateway *g, struct room *room); /* its shard's link is down, or it moved */
 void room_kick(struct gateway *g, struct room *room);  /* settled: who waited goes on */
 void room_repair(struct gateway *g, struct room *room);
@@ -388,8 +393,18 @@ void session_write(struct gateway *g, struct session *s, struct buf *bytes, size
                    size_t size);
 void session_drained(struct gateway *g, struct session *s);
 void session_init(struct gateway *g);
+void stream_begin(struct gateway *g, struct session *s); /* first words of an event stream */
 void session_drain(struct gateway *g, int64_t spread_ms);
 void session_id_put(struct strbuf *out, const struct gateway *g, const struct session *s);
+
+/* ---- hold.c ---- */
+/* Answers the request that opened the session: now, or when its room is subscribed. */
+void session_admit(struct gateway *g, struct session *s, const char *cors);
+void hold_release(struct gateway *g, struct session *s); /* its room is settled */
+/* Answers with an error instead; the session is freed. */
+void hold_refuse(struct gateway *g, struct session *s, const char *tag, const char *message);
+void hold_drop(struct session *s); /* the session ends */
+void hold_init(struct gateway *g);
 
 /* ---- session_v1.c ---- */
 void v1_publish_done(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
@@ -448,8 +463,7 @@ bool start_from_request(struct exchange *x, bool stream, struct start *start);
 bool exchange_number(struct exchange *x, const char *name, uint64_t least, uint64_t most,
                      uint64_t *out);
 
-void route_socket(struct exchange *x, const struct dialect *dialect, const char *subprotocol,
-                  const struct start *start);
+void route_socket(struct exchange *x, const struct dialect *dialect, const struct start *start);
 void route_publish(struct exchange *x);
 void route_log(struct exchange *x);         /* x->key is set */
 void route_purge(struct exchange *x);       /* x->key is set */

@@ -18,6 +18,7 @@
  * frame; a Close that meets a half-written rest is not answered. A Close with one byte or with text
  * that is not UTF-8 is answered right, here. */
 #include <libwebsockets.h>
+#include <sys/socket.h>
 
 #include "common/utf8.h"
 #include "gateway/io_client.h"
@@ -67,7 +68,10 @@ void socket_kill(struct io *io, struct client *c)
 {
     client_drop_queue(io, c);
     c->closing = true;
-    lws_set_timeout(c->wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
+    /* The library's own way to say this waits for a timer that it re-arms only when something
+     * happens on a connection: in a quiet process that is seconds later. The end of the stream is
+     * told at once. */
+    shutdown(lws_get_socket_fd(c->wsi), SHUT_RDWR);
 }
 
 /* The peer broke a rule. What is queued for it is given up; the Close goes out as soon as it can.

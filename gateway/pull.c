@@ -61,14 +61,16 @@ struct pull *pull_repair(struct gateway *g, struct room *room)
 void pull_join(struct gateway *g, struct subscription *sub)
 {
     struct pull *found = NULL;
+    enum replay_mode mode = sub->whole ? REPLAY_ALL : REPLAY_LATEST;
     LIST_EACH(cursor, after, &sub->room->pulls)
     {
         struct pull *pull = LIST_ENTRY(cursor, struct pull, in_room);
-        if (!pull->repair && pull->last == sub->last && position_equal(pull->after, sub->pos))
+        if (!pull->repair && pull->mode == mode && pull->last == sub->last &&
+            position_equal(pull->after, sub->pos))
             found = pull;
     }
     if (!found) {
-        found = pull_create(sub->room, sub->pos, sub->last, REPLAY_LATEST);
+        found = pull_create(sub->room, sub->pos, sub->last, mode);
         pull_send(g, found);
     }
     sub->pull = found;

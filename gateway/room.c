@@ -100,7 +100,7 @@ bool room_settled(const struct room *room)
     return room->subscribed && room->known && !room->sub_cid && !room->repair;
 }
 
-void room_subscribe(struct gateway *g, struct room *room)
+void room_sub_send(struct gateway *g, struct room *room)
 {
     STOA_ASSERT(room->owner);
     if (++g->last_cid == 0)
@@ -129,7 +129,9 @@ void room_kick(struct gateway *g, struct room *room)
     LIST_EACH(cursor, after, &room->subs)
     {
         struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
-        if (sub->state == SUBS_CATCHUP)
+        if (sub->session->hold && room_settled(room))
+            hold_release(g, sub->session);
+        else if (sub->state == SUBS_CATCHUP)
             subscription_feed(g, sub);
         else if (sub->state == SUBS_WAITING && sub->session->established && room_settled(room))
             subscription_begin(g, sub);
@@ -187,7 +189,7 @@ static void retry_fire(struct gateway *g, struct timer *t)
         if (!room->owner || room->sub_cid)
             continue;
         if (!room->subscribed)
-            room_subscribe(g, room);
+            room_sub_send(g, room);
         else if (!room->repair)
             room_repair(g, room);
     }

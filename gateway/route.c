@@ -101,7 +101,14 @@ bool start_from_request(struct exchange *x, bool stream, struct start *start)
     int has_after = http_query_get(x->request->query, "after", &after);
     int has_replay = http_query_get(x->request->query, "replay", &replay);
     const char *tag = NULL;
+    struct strbuf conflate = {0};
     *start = (struct start){.kind = START_LIVE};
+    if (http_query_get(x->request->query, "conflate", &conflate) != ERR_NOT_FOUND) {
+        start->whole = slice_is(strbuf_slice(&conflate), "none");
+        if (!start->whole)
+            tag = "BadRequest";
+    }
+    strbuf_free(&conflate);
     if (has_replay == ERR_INVALID ||
         (has_replay == ERR_OK && !replay_read(strbuf_slice(&replay), start)))
         tag = "BadRequest";
@@ -120,7 +127,7 @@ bool start_from_request(struct exchange *x, bool stream, struct start *start)
         exchange_error(x, tag,
                        *tag == 'B' && tag[3] == 'I'
                            ? "after, Last-Event-ID: an id as it was received, or 0 for everything"
-                           : "replay: all, none or a number of events");
+                           : "replay: all, none or a number of events; conflate: none");
     return tag == NULL;
 }
 
@@ -136,7 +143,7 @@ static void raw_socket(struct exchange *x)
 {
     struct start start;
     if (exchange_admit(x, RIGHT_SUBSCRIBE) && start_from_request(x, false, &start))
-        route_socket(x, &dialect_raw, NULL, &start);
+        route_socket(x, &dialect_raw, &start);
 }
 
 /* One segment of the tail, decoded onto x->key; *rest: behind its '/', data NULL when there is
@@ -219,7 +226,7 @@ static void on_events(struct exchange *x)
     else if (!accepts_stream(http_header_get(x->request, "Accept")))
         upgrade_required(x, "open a WebSocket, or accept text/event-stream");
     else if (exchange_admit(x, RIGHT_SUBSCRIBE) && start_from_request(x, true, &start))
-        route_socket(x, &dialect_sse, NULL, &start);
+        route_socket(x, &dialect_sse, &start);
 }
 
 static void on_stoa(struct exchange *x)
@@ -230,7 +237,7 @@ static void on_stoa(struct exchange *x)
     else if (!http_header_has_token(protocols, "stoa.v1"))
         exchange_error(x, "BadRequest", "this address speaks the subprotocol stoa.v1: ask for it");
     else
-        route_socket(x, &dialect_v1, "stoa.v1", NULL);
+        route_socket(x, &dialect_v1, NULL);
 }
 
 /* ---- plain routes ---- */

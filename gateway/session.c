@@ -38,6 +38,7 @@ static void subscriptions_end(struct gateway *g, struct session *s)
 
 void session_free(struct gateway *g, struct session *s)
 {
+    hold_drop(s);
     subscriptions_end(g, s);
     if (s->established)
         metric_move(g->m.sockets[s->dialect->index], -1);
@@ -177,7 +178,7 @@ static void beat_fire(struct gateway *g, struct timer *t)
     }
 }
 
-static void stream_begin(struct gateway *g, struct session *s)
+void stream_begin(struct gateway *g, struct session *s)
 {
     session_write(g, s, g->retry_text, 0, g->retry_text->size);
     s->beat_due_ns = g->now.mono_ns + SSE_COMMENT_INTERVAL_MS * NS_PER_MS;
@@ -195,7 +196,10 @@ static void drain_fire(struct gateway *g, struct timer *t)
         struct session *s = LIST_ENTRY(cursor, struct session, all);
         if (s->closing)
             continue;
-        session_close(g, s, 1012, slice_text("gateway restarts"));
+        if (s->hold)
+            hold_refuse(g, s, "Draining", "this gateway is shutting down; connect to another one");
+        else
+            session_close(g, s, 1012, slice_text("gateway restarts"));
         if (g->drain_step_ns == 0)
             continue;
         timer_set(g, t, g->now.mono_ns + g->drain_step_ns);
@@ -203,10 +207,13 @@ static void drain_fire(struct gateway *g, struct timer *t)
     }
 }
 
+/* Spread so that clients do not come back all at once, but no slower than DRAIN_STEP_MAX_MS each: a
+ * gateway with few sockets is gone at once. */
 void session_drain(struct gateway *g, int64_t spread_ms)
 {
-    size_t count = map_count(g->sessions);
-    g->drain_step_ns = count > 1 ? spread_ms * NS_PER_MS / (int64_t)count : 0;
+    int64_t count = (int64_t)map_count(g->sessions), most = DRAIN_STEP_MAX_MS * NS_PER_MS;
+    int64_t step = count > 1 ? spread_ms * NS_PER_MS / count : 0;
+    g->drain_step_ns = step < most ? step : most;
     drain_fire(g, &g->drain_timer);
 }
 
@@ -231,8 +238,7 @@ void session_id_put(struct strbuf *out, const struct gateway *g, const struct se
 
 /* ---- from requests ---- */
 
-void route_socket(struct exchange *x, const struct dialect *dialect, const char *subprotocol,
-                  const struct start *start)
+void route_socket(struct exchange *x, const struct dialect *dialect, const struct start *start)
 {
     struct gateway *g = x->g;
     if (g->draining) {
@@ -245,16 +251,7 @@ void route_socket(struct exchange *x, const struct dialect *dialect, const char 
         exchange_error(x, "Busy", "this gateway holds too many keys; try another one");
         return;
     }
-    if (dialect != &dialect_sse) {
-        g->ports.upgrade(g->ports.ctx, x->client, subprotocol);
-        return;
-    }
-    struct http_response head = {.status = 200,
-                                 .content_type = "text/event-stream",
-                                 .headers = slice_text(exchange_cors(x))};
-    g->ports.stream(g->ports.ctx, x->client, &head);
-    stream_begin(g, s);
-    session_established(g, s);
+    session_admit(g, s, exchange_cors(x));
 }
 
 /* ---- from the program ---- */

@@ -37,23 +37,34 @@ static void sse_encode(struct strbuf *out, const struct pack_source *source, con
     strbuf_put_byte(out, '\n');
 }
 
+/* Takes the text. */
+static void stream_put(struct gateway *g, struct session *s, struct strbuf *text)
+{
+    struct buf *bytes = buf_copy_slice(strbuf_slice(text));
+    session_write(g, s, bytes, 0, bytes->size);
+    buf_unref(bytes);
+    strbuf_free(text);
+}
+
 static bool sse_tell(struct gateway *g, struct subscription *sub, enum sub_status status,
                      const struct miss *miss, struct position head)
 {
-    (void)status;
     (void)head;
-    if (!miss)
-        return true;
     struct strbuf text = {0};
+    if (!miss && status != SUB_LIVE)
+        return true;
     strbuf_put_text(&text, "id: ");
+    if (!miss) { /* without data: sets where a reconnect resumes, even before the first event */
+        event_id_put(&text, sub->pos);
+        strbuf_put_text(&text, "\n\n");
+        stream_put(g, sub->session, &text);
+        return true;
+    }
     event_id_put(&text, miss->to);
     strbuf_put_text(&text, "\nevent: missed\ndata: ");
     miss_put(&text, miss);
     strbuf_put_text(&text, "\n\n");
-    struct buf *bytes = buf_copy_slice(strbuf_slice(&text));
-    session_write(g, sub->session, bytes, 0, bytes->size);
-    buf_unref(bytes);
-    strbuf_free(&text);
+    stream_put(g, sub->session, &text);
     return true;
 }
 

@@ -24,6 +24,7 @@ struct subscription *subscription_open(struct gateway *g, struct session *s, str
     sub->pos = start->after;
     sub->last = start->last;
     sub->start = (uint8_t)start->kind;
+    sub->whole = start->whole;
     sub->state = SUBS_WAITING;
     sub->fresh = true;
     list_init(&sub->in_pull);
@@ -35,7 +36,7 @@ struct subscription *subscription_open(struct gateway *g, struct session *s, str
     if (room_settled(room) && s->established)
         subscription_begin(g, sub);
     else if (room->owner && !room->subscribed && !room->sub_cid)
-        room_subscribe(g, room);
+        room_sub_send(g, room);
     /* The first word may have ended the session (raw, past a gap). */
     return sub;
 }
@@ -96,14 +97,18 @@ static bool greet(struct gateway *g, struct subscription *sub, struct position h
     return sub->session->dialect->tell(g, sub, status, NULL, head);
 }
 
+static bool begins_at_position(const struct subscription *sub)
+{
+    return sub->start == START_AFTER || sub->pinned;
+}
+
 void subscription_begin(struct gateway *g, struct subscription *sub)
 {
     const struct room *room = sub->room;
     STOA_ASSERT(sub->state == SUBS_WAITING && room_settled(room) && sub->session->established);
     struct position head = room_position(room);
-    bool nothing = sub->start == START_LIVE ||
-                   (sub->start == START_AFTER && position_equal(sub->pos, head)) ||
-                   (sub->start != START_AFTER && head.seq == 0);
+    bool nothing = begins_at_position(sub) ? position_equal(sub->pos, head)
+                                           : sub->start == START_LIVE || head.seq == 0;
     if (!nothing) {
         subscription_state(g, sub, SUBS_CATCHUP);
         subscription_feed(g, sub);
@@ -160,7 +165,7 @@ static bool page_begin(struct gateway *g, struct subscription *sub, const struct
 {
     struct miss miss;
     struct position head = {m->replay.room_epoch, m->replay.head};
-    bool wants_all = sub->fresh && sub->start != START_AFTER;
+    bool wants_all = sub->fresh && !begins_at_position(sub);
     if (!wants_all && replay_miss(m, sub->pos, &miss))
         return subscription_miss(g, sub, miss, head);
     return !sub->fresh || greet(g, sub, head);

@@ -102,7 +102,7 @@ void sync_on_claim(struct gateway *g, struct shard_link *link, const struct mess
         if (room->owner == 0 || room->sub_cid || room->n_subs == 0)
             continue;
         if (!room->subscribed || (first && room->owner == link->peer && has_waiting(room)))
-            room_subscribe(g, room);
+            room_sub_send(g, room);
         else if (first && room->owner == link->peer)
             room_kick(g, room);
     }
