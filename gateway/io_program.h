@@ -3,10 +3,10 @@
 #define STOA_GATEWAY_IO_PROGRAM_H
 
 #include "common/config.h"
-#include "common/shell/link.h"
 #include "common/shell/monitor.h"
 #include "gateway/io.h"
 #include "gateway/io_flags.h"
+#include "proto/shell/link.h"
 
 struct program {
     struct flags flags;

@@ -4,10 +4,10 @@
 #include <string.h>
 
 #include "common/config.h"
-#include "common/shell/link.h"
 #include "common/shell/loop.h"
 #include "common/shell/monitor.h"
 #include "common/shell/process.h"
+#include "proto/shell/link.h"
 #include "router/flags.h"
 #include "router/router.h"
 

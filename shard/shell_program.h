@@ -4,9 +4,9 @@
 
 #include "common/config.h"
 #include "common/shell/launch.h"
-#include "common/shell/link.h"
 #include "common/shell/loop.h"
 #include "common/shell/monitor.h"
+#include "proto/shell/link.h"
 #include "shard/shard.h"
 #include "shard/store_lmdb.h"
 

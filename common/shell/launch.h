@@ -25,8 +25,9 @@ struct launch {
     size_t n_overrides;
 };
 
-/* Reads the arguments: the common ones (-c --config, --set FIELD=VALUE, --supervised, -h --help, -V --version) and
- * `flags`. Returns -1 to go on, else the exit code (help and version: 0; usage: 2, told on stderr).
+/* Reads the arguments: the common ones (-c --config, --set FIELD=VALUE, --supervised, -h --help, -V
+ * --version) and `flags`. Returns -1 to go on, else the exit code (help and version: 0; usage: 2,
+ * told on stderr).
  */
 int launch_read(struct launch *l, int argc, char **argv, const struct launch_flag *flags);
 void launch_free(struct launch *l);

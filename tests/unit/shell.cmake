@@ -1,2 +1,2 @@
-stoa_test(links stoa_shell stoa_proto)
+stoa_test(links stoa_links stoa_proto)
 stoa_test(monitor stoa_shell)

@@ -5,11 +5,11 @@
  *   link_endpoint.c  endpoint texts, socket files
  *   link_zap.c       which public keys may connect
  */
-#ifndef STOA_COMMON_SHELL_LINK_INTERNAL_H
-#define STOA_COMMON_SHELL_LINK_INTERNAL_H
+#ifndef STOA_PROTO_SHELL_LINK_INTERNAL_H
+#define STOA_PROTO_SHELL_LINK_INTERNAL_H
 
 #include "common/map.h"
-#include "common/shell/link.h"
+#include "proto/shell/link.h"
 
 #define CURVE_KEY_TEXT_BYTES 40
 #define CURVE_KEY_BYTES 32

@@ -8,7 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "common/shell/link_internal.h"
+#include "proto/shell/link_internal.h"
 
 #define PORT_MAX 65535
 

@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <zmq.h>
 
-#include "common/shell/link_internal.h"
 #include "common/shell/process.h"
+#include "proto/shell/link_internal.h"
 
 #define RECONNECT_MIN_MS 50
 #define RECONNECT_MAX_MS 1000

@@ -6,7 +6,7 @@
 #include <zmq.h>
 
 #include "common/mem.h"
-#include "common/shell/link_internal.h"
+#include "proto/shell/link_internal.h"
 
 #include <czmq.h> /* last: it brings syslog.h, whose macros would break log.h */
 

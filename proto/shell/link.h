@@ -6,8 +6,8 @@
  * libev, and re-checked before every sleep (it is edge-triggered, and our own sends eat edges).
  * Packets are drained in bounded portions. CURVE on tcp when keys are given; ipc is guarded by the
  * mode of its directory. */
-#ifndef STOA_COMMON_SHELL_LINK_H
-#define STOA_COMMON_SHELL_LINK_H
+#ifndef STOA_PROTO_SHELL_LINK_H
+#define STOA_PROTO_SHELL_LINK_H
 
 #include "common/err.h"
 #include "common/shell/loop.h"

@@ -7,14 +7,14 @@
  *
  * Sending never waits. libzmq looks at its mailbox only now and then while sending, so an EAGAIN
  * may be news that it has not read yet: the send is tried once more after reading them. */
-#include "common/shell/link.h"
+#include "proto/shell/link.h"
 
 #include <errno.h>
 #include <zmq.h>
 
 #include "common/mem.h"
-#include "common/shell/link_internal.h"
 #include "common/shell/process.h"
+#include "proto/shell/link_internal.h"
 
 #include <czmq.h> /* last: it brings syslog.h, whose macros would break log.h */
 
