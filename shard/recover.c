@@ -122,7 +122,9 @@ static void on_record(void *ctx, unsigned class_no, const struct store_record *r
     bool sound = room && room->class_no == class_no && record->seq >= next &&
                  record->batch_index < record->batch_count;
     if (!sound) {
+        /* Its row was lost, so its key may be born again: what could be a retry is stale. */
         r->orphans++;
+        s->class_floor_ts[class_no] = max_i64(s->class_floor_ts[class_no], record->ts);
         return;
     }
     if (room->retain && record->seq != next) {
@@ -180,11 +182,16 @@ static void room_close(struct recovery *r, struct room *room)
     }
 }
 
-static uint64_t meta_u64(struct shard *s, const char *name)
+/* `lost`: what to believe when the value itself is damaged. */
+static uint64_t meta_u64(struct shard *s, const char *name, uint64_t lost)
 {
     uint64_t value = 0;
     int code = s->store->vtable->get_meta(s->store, name, &value);
-    STOA_ASSERT(code == ERR_OK || code == ERR_NOT_FOUND);
+    STOA_ASSERT(code == ERR_OK || code == ERR_NOT_FOUND || code == ERR_CORRUPT);
+    if (code == ERR_CORRUPT)
+        LOG(s->log, LOG_ERROR, "shard.damaged_meta", LOG_STR("name", name));
+    if (code == ERR_CORRUPT)
+        return lost;
     return code == ERR_OK ? value : 0;
 }
 
@@ -203,7 +210,7 @@ static void renew_class(struct recovery *r, unsigned class_no)
     const struct damage *damage = &r->damage[class_no];
     char name[32];
     class_meta_name(name, "damaged_lsn.", class_no);
-    if (damage->count == 0 || damage->last_lsn <= meta_u64(s, name) || !turn_begin(s))
+    if (damage->count == 0 || damage->last_lsn <= meta_u64(s, name, 0) || !turn_begin(s))
         return;
     uint64_t renewed = 0;
     size_t cursor = 0;
@@ -293,12 +300,12 @@ static void grant_slots(struct shard *s, const struct shard_options *options)
 
 static void read_metas(struct shard *s)
 {
-    uint64_t lsn = meta_u64(s, "next_lsn");
+    uint64_t lsn = meta_u64(s, "next_lsn", 0); /* the scan knows better unless all was trimmed */
     s->next_lsn = lsn > 1 ? lsn : 1;
     for (unsigned c = 0; c < STORE_CLASSES; c++) {
         char name[32];
         class_meta_name(name, "trim_ts.", c);
-        s->trim_ts[c] = (int64_t)meta_u64(s, name);
+        s->trim_ts[c] = (int64_t)meta_u64(s, name, (uint64_t)s->clock_ms);
         s->class_floor_ts[c] = s->trim_ts[c];
         clock_at_least(s, s->trim_ts[c]);
     }
@@ -312,7 +319,7 @@ void recover(struct shard *s, const struct shard_options *options)
         .ctx = &r, .slot = on_slot, .room = on_room, .record = on_record, .damaged = on_damaged};
     int code = s->store->vtable->scan(s->store, &visitor);
     STOA_ASSERT(code == ERR_OK);
-    bool is_new = r.n_slots + r.n_rooms + r.n_records == 0 && meta_u64(s, "granted") == 0;
+    bool is_new = r.n_slots + r.n_rooms + r.n_records == 0 && meta_u64(s, "granted", 1) == 0;
     if (is_new && options->grant)
         grant_slots(s, options);
     size_t cursor = 0;

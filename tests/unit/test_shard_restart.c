@@ -132,7 +132,54 @@ START_TEST(time_goes_on_from_where_the_log_was)
 }
 END_TEST
 
-/* Ids of a batch whose front was trimmed; records of two classes. */
+static uint64_t only_room;
+
+static void on_slot(void *ctx, const struct store_slot *slot)
+{
+    (void)ctx;
+    (void)slot;
+}
+static void on_room(void *ctx, const struct store_room *room)
+{
+    (void)ctx;
+    only_room = room->room_id;
+}
+static void on_record(void *ctx, unsigned class_no, const struct store_record *record)
+{
+    (void)ctx;
+    (void)class_no;
+    (void)record;
+}
+static void on_damaged(void *ctx, unsigned class_no, uint64_t lsn)
+{
+    (void)ctx;
+    (void)class_no;
+    (void)lsn;
+}
+
+START_TEST(a_lost_row_is_another_history_without_duplicates)
+{
+    begin();
+    int64_t ts = rig->now.wall_ms;
+    (void)publish("k", "x", 1);
+    uint64_t epoch = epoch_of("k");
+    struct store_visitor v = {NULL, on_slot, on_room, on_record, on_damaged};
+    ck_assert_int_eq(rig->store->vtable->scan(rig->store, &v), ERR_OK);
+    ck_assert_int_eq(rig->store->vtable->begin(rig->store), ERR_OK);
+    ck_assert_int_eq(rig->store->vtable->delete_room(rig->store, only_room), ERR_OK);
+    ck_assert_int_eq(rig->store->vtable->commit(rig->store), ERR_OK);
+    rig->now.wall_ms += 5;
+    rig_crash(rig);
+    ck_nack(rig_ask(g, (struct rig_pub){.key = "k", .text = "x", .id = 1, .ts = ts}), NACK_STALE);
+    ck_pack(publish("k", "y", 2), 1, 0);
+    const struct message *m =
+        rig_replay(g, "k", (struct msg_replay_req){.epoch = epoch, .after = 1});
+    ck_assert_uint_eq(m->replay.miss_reason, MISS_EPOCH);
+    ck_assert_uint_ne(m->replay.room_epoch, epoch);
+    rig_destroy(rig);
+}
+END_TEST
+
 START_TEST(classes_are_separate_logs)
 {
     struct shard_type types[] = {{"events", {HOUR_MS, 0, 0}}, {"chat", {7 * 24 * HOUR_MS, 0, 0}}};
@@ -158,9 +205,13 @@ END_TEST
 int main(void)
 {
     const TTest *const tests[] = {
-        everything_committed_is_there_again,           a_hole_costs_the_room_that_has_it_only,
-        a_damaged_newest_record_gives_new_epochs_once, a_foreign_grant_does_not_come_twice,
-        time_goes_on_from_where_the_log_was,           classes_are_separate_logs,
+        everything_committed_is_there_again,
+        a_hole_costs_the_room_that_has_it_only,
+        a_damaged_newest_record_gives_new_epochs_once,
+        a_foreign_grant_does_not_come_twice,
+        time_goes_on_from_where_the_log_was,
+        a_lost_row_is_another_history_without_duplicates,
+        classes_are_separate_logs,
     };
     return rig_run("shard_restart", tests, sizeof tests / sizeof *tests);
 }
