@@ -67,7 +67,7 @@ int stoa_publish_async(stoa *s, const char *key, const void *data, size_t size,
  * within a turn then. */
 static bool may_drive(const stoa *s)
 {
-    if (s->threaded && !s->closing)
+    if (s->threaded)
         return pthread_equal(pthread_self(), s->thread) != 0;
     return !s->driven && !s->closing;
 }
