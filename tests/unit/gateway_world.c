@@ -131,10 +131,21 @@ void world_teardown(void)
     ck_assert_uint_eq(buf_alive(), 0);
 }
 
+/* The 101s that were asked for have gone out. */
+static void clients_establish(void)
+{
+    for (unsigned i = 0; i < CLIENTS_MAX; i++)
+        if (clients[i].upgraded && !clients[i].established) {
+            clients[i].established = true;
+            gateway_established(gateway, i, now);
+        }
+}
+
 void settle(void)
 {
     for (unsigned turns = 0; turns < 100000; turns++) {
         far_carry();
+        clients_establish();
         gateway_turn(gateway, now);
         gateway_validate(gateway);
         far_turn();
@@ -211,10 +222,6 @@ struct client *upgrade(unsigned client, const char *target, const char *headers)
     char line[2048];
     snprintf(line, sizeof line, "GET %s", target);
     request(client, line, headers, slice_text(""), true);
-    if (clients[client].upgraded) {
-        gateway_established(gateway, client, now);
-        settle();
-    }
     return &clients[client];
 }
 

@@ -18,7 +18,7 @@
 struct client {
     unsigned responses, status;
     char *body, *headers, *content_type;
-    bool streaming, upgraded, closed, close_answer;
+    bool streaming, upgraded, established, closed, close_answer;
     char subprotocol[16];
     unsigned code;
     char reason[128];

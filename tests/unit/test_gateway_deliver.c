@@ -12,7 +12,7 @@ START_TEST(test_all_dialects)
     struct client *v1 = open_v1(4);
     say(4, "{\"sub\":\"k\"}");
     ck_assert_str_eq(frame(v1), "{\"sub\":\"k\",\"status\":\"live\",\"head\":\"0\"}");
-    ck_assert_str_eq(rest(sse), "retry: 1000\n\n");
+    ck_assert_str_eq(rest(sse), "retry: 1000\n\nid: 0\n\n");
     room_publish("k", "{\"n\":1}");
     room_publish("k", "two\nlines\r\nthree\rfour");
     room_publish_bytes("k", "\xff\x00\xfe", 3, 0);
@@ -190,6 +190,53 @@ START_TEST(test_closed_by_request)
 }
 END_TEST
 
+/* A reader of what comes from now on is answered when now has begun. */
+START_TEST(test_answered_when_subscribed)
+{
+    shard_down();
+    struct client *raw = upgrade(1, "/events?key=k", NULL);
+    struct client *sse = ask(2, "GET /events?key=k", "Origin: http://localhost:1", NULL);
+    struct client *leaves = upgrade(3, "/events?key=k", NULL);
+    struct client *resumes = upgrade(4, "/events?key=k&after=0", NULL);
+    ck_assert(!raw->upgraded && !sse->streaming && !leaves->upgraded);
+    ck_assert(resumes->upgraded); /* it names its place, so nothing can pass it by */
+    hang_up(3, 1006);
+    shard_up(false);
+    ck_assert(raw->upgraded && sse->streaming && !leaves->upgraded);
+    ck_assert_ptr_nonnull(strstr(sse->headers, "Access-Control-Allow-Origin: http://localhost:1"));
+    room_publish("k", "1");
+    ck_assert_str_eq(frame(raw), "1");
+    ck_assert_str_eq(frame(resumes), "1");
+    ck_assert_str_eq(rest(sse), "retry: 1000\n\nid: 0\n\nid: 100-1\ndata: 1\n\n");
+    shard_down();
+    upgrade(5, "/events?key=other", NULL);
+    pass_ms(9900);
+    ck_assert_uint_eq(clients[5].responses, 0);
+    pass_ms(200);
+    ASSERT_ERROR(&clients[5], 503, "Moving");
+    upgrade(6, "/events?key=other", NULL);
+    gateway_drain(gateway, now, 100);
+    pass_ms(200);
+    ASSERT_ERROR(&clients[6], 503, "Draining");
+}
+END_TEST
+
+/* Every event, or the newest of each conflate value. */
+START_TEST(test_conflate_none)
+{
+    for (int n = 0; n < 3; n++)
+        room_conflate("k", "p", "1");
+    struct client *all = open_raw(1, "/events?key=k&replay=all&conflate=none");
+    for (int n = 0; n < 3; n++)
+        ck_assert_str_eq(frame(all), "1");
+    struct client *newest = open_raw(2, "/events?key=k&replay=all");
+    ck_assert_str_eq(frame(newest), "1");
+    ck_assert_str_eq(frame(newest), "");
+    upgrade(3, "/events?key=k&conflate=some", NULL);
+    ASSERT_ERROR(&clients[3], 400, "BadRequest");
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("deliver");
@@ -202,6 +249,8 @@ int main(void)
     tcase_add_test(tc, test_rooms_come_and_go);
     tcase_add_test(tc, test_comments_on_streams);
     tcase_add_test(tc, test_closed_by_request);
+    tcase_add_test(tc, test_answered_when_subscribed);
+    tcase_add_test(tc, test_conflate_none);
     Suite *suite = suite_create("gateway deliver");
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

@@ -61,7 +61,8 @@ START_TEST(test_shard_restart)
     struct client *quiet = open_raw(2, "/events?key=quiet");
     room_publish("k", "1");
     shard_down();
-    struct client *meanwhile = open_raw(3, "/events?key=k");
+    struct client *meanwhile = upgrade(3, "/events?key=k", NULL);
+    ck_assert(!meanwhile->upgraded);
     struct client *fresh = open_v1(4);
     say(4, "{\"sub\":\"new\"}");
     ck_assert_str_eq(frame(fresh), "");
