@@ -20,7 +20,8 @@ struct store_lmdb_options {
 };
 
 /* Opens or creates. On failure ERR_REFUSED (locked by another process, another cluster, another
- * format, EIO marker, NFS) or ERR_IO, with a one-line reason and what to do in `why`. */
+ * format, EIO marker, NFS), ERR_CORRUPT or ERR_IO, with a one-line reason and what to do in `why`.
+ */
 MUST_USE int store_lmdb_open(struct store **out, const struct store_lmdb_options *options,
                              struct log *log, struct metrics *metrics, struct strbuf *why);
 /* True when the directory was empty: no slot was ever granted here. */

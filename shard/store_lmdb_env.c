@@ -153,8 +153,11 @@ int store_outcome(struct lmdb_store *s, const char *what, int rc)
 static bool was_short_write(const struct lmdb_store *s)
 {
     struct statvfs disk;
-    return fdatasync(s->file_fd) == 0 && statvfs(s->dir, &disk) == 0 &&
-           (uint64_t)disk.f_bavail * disk.f_frsize < DISK_FULL_BYTES;
+    if (fdatasync(s->file_fd) != 0)
+        return false;
+    /* A quota refuses to allocate while the file system still shows space. */
+    return s->cannot_grow || (statvfs(s->dir, &disk) == 0 &&
+                              (uint64_t)disk.f_bavail * disk.f_frsize < DISK_FULL_BYTES);
 }
 
 /* After a failed commit: the environment must answer, and show the commit before. */

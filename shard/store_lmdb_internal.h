@@ -3,6 +3,7 @@
  *   store_lmdb.c         transactions, reads, scan: the vtable
  *   store_lmdb_env.c     the environment: opening, reopening, what an error of LMDB means
  *   store_lmdb_open.c    the data directory and everything that forbids opening it
+ *   store_lmdb_check.c   the file's pages, walked before LMDB believes them
  *   store_lmdb_space.c   space: map, disk, free pages; the probe of the disk's sync
  *   store_lmdb_record.c  bytes of a record, a room row, a small value
  */
@@ -67,6 +68,10 @@ MUST_USE int store_outcome(struct lmdb_store *s, const char *what, int rc);
 MUST_USE int store_commit_outcome(struct lmdb_store *s, size_t txn_id, int rc);
 /* Ends the process after an error that leaves the disk's content unknown; EIO leaves the marker. */
 _Noreturn void store_die(struct lmdb_store *s, const char *what, int rc);
+
+/* ---- store_lmdb_check.c ---- */
+/* ERR_CORRUPT with page and reason; a file that is not there is fine. */
+MUST_USE int store_check_file(const char *dir, struct strbuf *why);
 
 /* ---- store_lmdb_space.c ---- */
 void store_space_begin(struct lmdb_store *s); /* a write transaction has begun */
