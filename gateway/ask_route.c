@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/json.h"
+#include "common/utf8.h"
 #include "gateway/core.h"
 
 #define LIST_LIMIT_DEFAULT 100
@@ -324,7 +325,7 @@ static bool key_part(struct exchange *x, const char *name, struct strbuf *out)
     int found = http_query_get(x->request->query, name, out);
     if (found == ERR_NOT_FOUND)
         strbuf_reset(out);
-    if (found == ERR_INVALID || out->size > KEY_MAX_BYTES) {
+    if (found == ERR_INVALID || out->size > KEY_MAX_BYTES || !utf8_valid(strbuf_slice(out))) {
         exchange_error(x, "BadKey", "prefix, after: (the beginning of) a key");
         return false;
     }

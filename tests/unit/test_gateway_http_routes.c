@@ -63,6 +63,8 @@ static const struct {
     {"GET /api/few/1/", 404, "NotFound"},
     {"GET /presence?key=k", 409, "NoHandler"},
     {"GET /keys?limit=0", 400, "BadRequest"},
+    {"GET /keys?prefix=%ff", 400, "BadKey"},
+    {"GET /keys?after=%zz", 400, "BadKey"},
     {"GET /top?limit=x", 400, "BadRequest"},
 };
 
