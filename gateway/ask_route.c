@@ -235,7 +235,8 @@ static int slice_order(const void *a, const void *b)
 }
 
 struct key_row {
-    struct slice key; /* while gathering, data holds an offset into the text */
+    size_t at, size;  /* of the key in the rows' text, which moves while it grows */
+    struct slice key; /* set when all are there */
     struct json_value events, bytes;
 };
 
@@ -264,10 +265,10 @@ static void keys_gather(struct key_rows *rows, const struct part *part)
             rows->capacity = rows->capacity ? 2 * rows->capacity : 64;
             rows->at = mem_realloc(rows->at, rows->capacity * sizeof *rows->at);
         }
-        rows->at[rows->count++] =
-            (struct key_row){.key = slice_of((const uint8_t *)before, rows->text.size - before),
-                             .events = json_get(it.value.raw, "events"),
-                             .bytes = json_get(it.value.raw, "bytes")};
+        rows->at[rows->count++] = (struct key_row){.at = before,
+                                                   .size = rows->text.size - before,
+                                                   .events = json_get(it.value.raw, "events"),
+                                                   .bytes = json_get(it.value.raw, "bytes")};
     }
     rows->more |= json_get(strbuf_slice(&part->json), "more").type == JSON_TRUE;
 }
@@ -296,7 +297,7 @@ static void keys_finish(struct gateway *g, struct inquiry *q)
         if (q->parts[i].answered)
             keys_gather(&rows, &q->parts[i]);
     for (size_t i = 0; i < rows.count; i++)
-        rows.at[i].key.data = rows.text.data + (size_t)rows.at[i].key.data;
+        rows.at[i].key = slice_of(rows.text.data + rows.at[i].at, rows.at[i].size);
     if (rows.count > 0)
         qsort(rows.at, rows.count, sizeof *rows.at, key_order);
     strbuf_put_text(&out, "{\"keys\":[");

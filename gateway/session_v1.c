@@ -9,15 +9,14 @@
 
 static void v1_encode(struct strbuf *out, const struct pack_source *source, const struct event *e)
 {
-    char middle[128];
-    size_t n = 0;
+    uint8_t middle[128]; /* what stands between key and payload: at most 86 bytes */
+    struct strbuf text = {.data = middle, .capacity = sizeof middle};
     bool json = (e->flags & EVENT_JSON) != 0;
     if (!(e->flags & EVENT_EPHEMERAL) && source->epoch != 0) {
-        memcpy(middle, ",\"id\":\"", 7);
-        n = 7 + event_id_format(middle + 7, (struct position){source->epoch, e->seq});
-        middle[n++] = '"';
+        strbuf_put_text(&text, ",\"id\":\"");
+        event_id_put(&text, (struct position){source->epoch, e->seq});
+        strbuf_put_byte(&text, '"');
     }
-    struct strbuf text = {.data = (uint8_t *)middle, .size = n, .capacity = sizeof middle};
     strbuf_put_text(&text, ",\"ts\":");
     if (e->ts < 0)
         strbuf_put_byte(&text, '-');
