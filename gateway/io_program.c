@@ -28,13 +28,11 @@ static const char *const *origins(const struct config *config)
 
 static void set_log(struct program *p, const struct config *config)
 {
-    static const char *const levels[] = {"debug", "info", "warn", "error"};
-    enum log_level level = LOG_INFO;
-    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
-        if (strcmp(config->log.level, levels[i]) == 0)
-            level = (enum log_level)i;
-    bool json = strcmp(config->log.format, "json") == 0;
-    p->log = process_log(p->flags.name, level, json ? LOG_JSON : LOG_TEXT);
+    if (p->given_name)
+        snprintf(p->name, sizeof p->name, "%s", p->given_name);
+    else
+        snprintf(p->name, sizeof p->name, "gateway-%s", p->index);
+    p->log = launch_log(p->name, config->log.format, config->log.level);
 }
 
 void program_reload(struct program *p, struct config *fresh)
@@ -82,17 +80,15 @@ static void check_policy(struct program *p)
 void program_configure(struct program *p)
 {
     struct strbuf why = {0};
-    if (config_load(&p->config, p->flags.config_path, (const char *const *)p->flags.overrides,
+    if (config_load(&p->config, p->launch.config_path, (const char *const *)p->launch.overrides,
                     &why) != ERR_OK)
         fail(&why);
     set_log(p, &p->config);
     check_policy(p);
-    if (p->flags.page_path) {
-        p->page = process_read_file(p->flags.page_path, PAGE_MAX_BYTES, &p->page_size);
-        if (!p->page) {
-            strbuf_printf(&why, "--page %s: %s", p->flags.page_path, strerror(errno));
-            fail(&why);
-        }
+    const char *page = p->config.gateway.page;
+    if (page && !(p->page = process_read_file(page, PAGE_MAX_BYTES, &p->page_size))) {
+        strbuf_printf(&why, "gateway.page %s: %s", page, strerror(errno));
+        fail(&why);
     }
     limit_descriptors(p);
 }
@@ -116,7 +112,7 @@ static void create_gateway(struct program *p)
         .self = {.role = ROLE_GATEWAY,
                  .boot = process_random(),
                  .cluster = config_cluster_id(c),
-                 .name = p->flags.name,
+                 .name = p->name,
                  .version = STOA_VERSION,
                  .win_bytes = CREDIT_WINDOW_BYTES},
         .slot_seed = config_slot_seed(c),
@@ -204,5 +200,5 @@ void program_stop(struct program *p)
     if (p->is_reloaded)
         config_free(&p->reloaded);
     mem_free(p->page);
-    flags_free(&p->flags);
+    launch_free(&p->launch);
 }

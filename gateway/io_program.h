@@ -3,15 +3,17 @@
 #define STOA_GATEWAY_IO_PROGRAM_H
 
 #include "common/config.h"
+#include "common/shell/launch.h"
 #include "common/shell/monitor.h"
 #include "gateway/io.h"
-#include "gateway/io_flags.h"
 #include "proto/shell/link.h"
 
 struct program {
-    struct flags flags;
-    struct config config;   /* of the start; parts keep pointers into it */
-    struct config reloaded; /* origins, limits and log once `is_reloaded` */
+    struct launch launch;
+    const char *index, *given_name; /* of the command line; given_name may be NULL */
+    char name[65];                  /* in logs and links */
+    struct config config;           /* of the start; parts keep pointers into it */
+    struct config reloaded;         /* origins, limits and log once `is_reloaded` */
     bool is_reloaded;
     const char *types[CONFIG_TYPES_MAX + 1];
     struct log log;

@@ -32,8 +32,8 @@ static void on_reload(void *ctx, struct tick now)
     struct program *p = ctx;
     struct config fresh;
     struct strbuf text = {0};
-    if (config_load(&fresh, p->flags.config_path, (const char *const *)p->flags.overrides, &text) !=
-        ERR_OK) {
+    if (config_load(&fresh, p->launch.config_path, (const char *const *)p->launch.overrides,
+                    &text) != ERR_OK) {
         LOG(&p->log, LOG_ERROR, "gateway.reload_refused", LOG_STR("why", strbuf_cstr(&text)));
         config_free(&fresh);
     } else {
@@ -44,12 +44,35 @@ static void on_reload(void *ctx, struct tick now)
     strbuf_free(&text);
 }
 
+static const char usage[] =
+    "Usage: stoa-gateway [options]\n"
+    "Serves browsers and HTTP clients: WebSocket, SSE, publish.\n\n"
+    "  --config FILE    configuration (default $STOA_CONFIG, then ./stoa.yaml)\n"
+    "  --listen ADDR    gateway.listen, host:port\n"
+    "  --monitor ADDR   monitor.listen, host:port\n"
+    "  --page FILE      HTML served at GET /\n"
+    "  --index N        number of this gateway, for its name (default 0)\n"
+    "  --name NAME      name in logs and links (default gateway-N)\n"
+    "  --set FIELD=VALUE  any field of the configuration\n"
+    "  --supervised     end with the parent process\n"
+    "  --help, --version\n\n"
+    "Examples:\n"
+    "  stoa-gateway --config /etc/stoa.yaml\n"
+    "  stoa-gateway --listen 127.0.0.1:8080 --page share/page.html\n\n"
+    "SIGTERM drains (up to 60 s), a second one ends at once; SIGHUP reloads.\n";
+
 int main(int argc, char **argv)
 {
-    static struct program p;
+    static struct program p = {.launch = {.program = "stoa-gateway", .usage = usage}, .index = "0"};
+    const struct launch_flag flags[] = {
+        {"listen", "gateway.listen", NULL, NULL}, {"monitor", "monitor.listen", NULL, NULL},
+        {"page", "gateway.page", NULL, NULL},     {"index", NULL, NULL, &p.index},
+        {"name", NULL, NULL, &p.given_name},      {NULL, NULL, NULL, NULL}};
     const struct loop_handler handler = {&p, on_turn, on_term, on_reload};
-    flags_parse(&p.flags, argc, argv);
-    if (p.flags.supervised)
+    int done = launch_read(&p.launch, argc, argv, flags);
+    if (done >= 0)
+        return done;
+    if (p.launch.supervised)
         process_die_with_parent();
     program_configure(&p);
     program_start(&p, &handler);

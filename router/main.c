@@ -4,17 +4,17 @@
 #include <string.h>
 
 #include "common/config.h"
+#include "common/shell/launch.h"
 #include "common/shell/loop.h"
 #include "common/shell/monitor.h"
 #include "common/shell/process.h"
 #include "proto/shell/link.h"
-#include "router/flags.h"
 #include "router/router.h"
 
 #define LISTEN_DEFAULT "127.0.0.1:7100"
 
 struct program {
-    struct flags flags;
+    struct launch launch;
     struct config config;
     char name[32];
     struct log log;
@@ -25,14 +25,22 @@ struct program {
     struct monitor *monitor;
 };
 
-static enum log_level level_of(const char *text)
-{
-    static const char *const names[] = {"debug", "info", "warn", "error"};
-    for (size_t i = 0; text && i < sizeof names / sizeof *names; i++)
-        if (strcmp(text, names[i]) == 0)
-            return (enum log_level)i;
-    return LOG_INFO;
-}
+#define MONITOR_DEFAULT "127.0.0.1:8091"
+
+static const char usage[] =
+    "usage: stoa-router [options]\n"
+    "Forwards publishes of libstoa and gateways to the shards that own their keys.\n"
+    "  -c, --config FILE         configuration (default $STOA_CONFIG, ./stoa.yaml)\n"
+    "      --index N             which entry of cluster.routers this is (default 0)\n"
+    "      --listen ADDR         for publishers: host:port or ipc:///path\n"
+    "      --listen-gateway ADDR for gateways (default: port + 1, or path.gateway)\n"
+    "      --monitor ADDR        /healthz, /readyz, /metrics (default " MONITOR_DEFAULT ")\n"
+    "      --set FIELD=VALUE     any field of the configuration\n"
+    "      --supervised          end when the parent process ends\n"
+    "  -h, --help   -V, --version\n"
+    "examples:\n"
+    "  stoa-router --config stoa.yaml --index 0\n"
+    "  stoa-router --config stoa.yaml --listen 0.0.0.0:7100 --monitor 0.0.0.0:8090\n";
 
 /* ---- what the loop calls ---- */
 
@@ -57,9 +65,9 @@ static void on_reload(void *ctx, struct tick now)
     struct program *p = ctx;
     struct config fresh;
     struct strbuf why = {0};
-    const char *const *overrides = (const char *const *)p->flags.overrides;
-    if (config_load(&fresh, p->flags.config_path, overrides, &why) == ERR_OK) {
-        p->log.level = level_of(fresh.log.level);
+    const char *const *overrides = (const char *const *)p->launch.overrides;
+    if (config_load(&fresh, p->launch.config_path, overrides, &why) == ERR_OK) {
+        p->log.level = launch_log_level(fresh.log.level);
         LOG(&p->log, LOG_INFO, "router.reload", LOG_STR("log_level", fresh.log.level));
     } else {
         LOG(&p->log, LOG_ERROR, "router.reload_refused", LOG_SLICE("why", strbuf_slice(&why)));
@@ -155,7 +163,7 @@ static int program_start(struct program *p, struct strbuf *why)
     TRY(sockets_open(p, why));
     const struct monitor_handler monitor = {.ctx = p, .ready = monitor_ready};
     return monitor_listen(&p->monitor, p->loop,
-                          c->monitor.listen ? c->monitor.listen : ROUTER_MONITOR_DEFAULT, &monitor,
+                          c->monitor.listen ? c->monitor.listen : MONITOR_DEFAULT, &monitor,
                           p->metrics, why);
 }
 
@@ -167,25 +175,31 @@ static void program_end(struct program *p)
     loop_destroy(&p->loop);
     metrics_destroy(&p->metrics);
     config_free(&p->config);
-    flags_free(&p->flags);
+    launch_free(&p->launch);
 }
 
 int main(int argc, char **argv)
 {
-    static struct program p;
+    static struct program p = {.launch = {.program = "stoa-router", .usage = usage}};
     struct strbuf why = {0};
-    int done = flags_read(&p.flags, argc, argv);
-    if (done)
-        return done - 1;
-    if (p.flags.supervised)
+    const struct launch_flag flags[] = {{"index", "router.index", NULL, NULL},
+                                        {"listen", "router.listen", NULL, NULL},
+                                        {"listen-gateway", "router.listen_gateway", NULL, NULL},
+                                        {"monitor", "monitor.listen", NULL, NULL},
+                                        {NULL, NULL, NULL, NULL}};
+    int done = launch_read(&p.launch, argc, argv, flags);
+    if (done >= 0)
+        return done;
+    if (p.launch.supervised)
         process_die_with_parent();
     process_raise_nofile();
     int code =
-        config_load(&p.config, p.flags.config_path, (const char *const *)p.flags.overrides, &why);
+        config_load(&p.config, p.launch.config_path, (const char *const *)p.launch.overrides, &why);
     if (code == ERR_OK) {
         snprintf(p.name, sizeof p.name, "router-%u", p.config.router.index);
         bool json = p.config.log.format && strcmp(p.config.log.format, "json") == 0;
-        p.log = process_log(p.name, level_of(p.config.log.level), json ? LOG_JSON : LOG_TEXT);
+        p.log =
+            process_log(p.name, launch_log_level(p.config.log.level), json ? LOG_JSON : LOG_TEXT);
         code = program_start(&p, &why);
     }
     if (code == ERR_OK)

@@ -65,13 +65,13 @@ int main(int argc, char **argv)
 {
     static struct program p = {.launch = {.program = "stoa-shard", .usage = usage}};
     const struct launch_flag flags[] = {
-        {"index", "shard.index", NULL},
-        {"data", "shard.data_dir", NULL},
-        {"listen", "shard.listen", NULL},
-        {"slots", "shard.slots", NULL},
-        {"monitor", "monitor.listen", NULL},
-        {"after-eio", NULL, &p.after_eio},
-        {NULL, NULL, NULL},
+        {"index", "shard.index", NULL, NULL},
+        {"data", "shard.data_dir", NULL, NULL},
+        {"listen", "shard.listen", NULL, NULL},
+        {"slots", "shard.slots", NULL, NULL},
+        {"monitor", "monitor.listen", NULL, NULL},
+        {"after-eio", NULL, &p.after_eio, NULL},
+        {NULL, NULL, NULL, NULL},
     };
     struct strbuf why = {0};
     int done = launch_read(&p.launch, argc, argv, flags);

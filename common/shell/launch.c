@@ -38,7 +38,7 @@ static size_t options_build(struct option *options, const struct launch_flag *fl
     for (; flags[i].name != NULL; i++) {
         STOA_ASSERT(i < FLAGS_MAX);
         options[n++] =
-            (struct option){flags[i].name, flags[i].field ? required_argument : no_argument, NULL,
+            (struct option){flags[i].name, flags[i].set ? no_argument : required_argument, NULL,
                             OPTION_FLAG + (int)i};
     }
     options[n] = (struct option){0};
@@ -67,8 +67,10 @@ int launch_read(struct launch *l, int argc, char **argv, const struct launch_fla
             l->supervised = true;
         } else if (c != OPTION_SET && (c < OPTION_FLAG || flag >= n_flags)) {
             return usage_error(l);
-        } else if (c != OPTION_SET && flags[flag].field == NULL) {
+        } else if (c != OPTION_SET && flags[flag].set != NULL) {
             *flags[flag].set = true;
+        } else if (c != OPTION_SET && flags[flag].text != NULL) {
+            *flags[flag].text = optarg;
         } else if (!override(l, c == OPTION_SET ? NULL : flags[flag].field, optarg)) {
             fprintf(stderr, "%s: --set takes FIELD=VALUE, and at most %d fields can be set\n",
                     l->program, LAUNCH_OVERRIDES_MAX);

@@ -12,8 +12,9 @@
 
 struct launch_flag {
     const char *name;  /* "--" NAME; NULL ends the table */
-    const char *field; /* the configuration's field that its argument sets; NULL: a switch */
-    bool *set;         /* what a switch sets */
+    const char *field; /* the configuration's field that its argument sets, or NULL */
+    bool *set;         /* without a field: what a switch sets, or NULL */
+    const char **text; /* without both: where its argument goes (borrowed from argv) */
 };
 
 struct launch {
