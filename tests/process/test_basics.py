@@ -359,7 +359,7 @@ def test_monitor(bin_dir):
 def test_command_line(bin_dir):
     stoa = str(pathlib.Path(bin_dir).resolve() / "stoa")
     with Cluster(bin_dir) as c:
-        environment = {**os.environ, "STOA_SERVER": f"http://{c.base[0]}:{c.base[1]}"}
+        environment = {**os.environ, "STOA_SERVER": f"http://{c.base[0]}:{c.base[1]}", "STOA_CONFIG": str(c.config)}
 
         def run(*words, **more):
             return subprocess.run([stoa, *words], env=environment, capture_output=True, text=True, timeout=60, **more)
