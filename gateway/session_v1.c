@@ -7,9 +7,14 @@
 
 /* ---- to the client ---- */
 
+#define MIDDLE_BYTES 128 /* what stands between key and payload of an event */
+_Static_assert(sizeof ",\"id\":\"\",\"ts\":-,\"base64\":\"" + EVENT_ID_MAX_BYTES + 20 <=
+                   MIDDLE_BYTES,
+               "id and timestamp fit");
+
 static void v1_encode(struct strbuf *out, const struct pack_source *source, const struct event *e)
 {
-    uint8_t middle[128]; /* what stands between key and payload: at most 86 bytes */
+    uint8_t middle[MIDDLE_BYTES];
     struct strbuf text = {.data = middle, .capacity = sizeof middle};
     bool json = (e->flags & EVENT_JSON) != 0;
     if (!(e->flags & EVENT_EPHEMERAL) && source->epoch != 0) {
