@@ -1,3 +1,6 @@
-# A disk fails on demand: pwrite, writev, fdatasync and statvfs of the test stand before libc's.
-stoa_test(store_lmdb shard_store)
+# A disk fails on demand: pwrite, writev, fdatasync and statvfs of the tests stand before libc's.
+foreach(subject store_lmdb store_disk)
+  stoa_test(${subject} shard_store)
+  target_sources(test_${subject} PRIVATE store_rig.c)
+endforeach()
 stoa_test(grant shard_core)
