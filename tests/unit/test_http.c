@@ -351,7 +351,7 @@ START_TEST(many_pipelined_requests_in_one_piece)
     for (size_t at = 0; at < all.size || n < 2000;) {
         enum http_step step = http_reader_step(r, BODY_MAX);
         if (step == HTTP_STEP_REQUEST) {
-            char body[8];
+            char body[12];
             http_reader_request(r, &request);
             snprintf(body, sizeof body, "%04d", n++);
             ck_assert(slice_is(request.body, body));
