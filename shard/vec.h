@@ -10,15 +10,16 @@
 struct vec {
     void *at;
     size_t count;
-    size_t capacity;
+    size_t capacity; /* bytes: one vec may hold items of another size in the next turn */
 };
 
 /* Room for one more item at the end, uninitialised. */
 static inline void *vec_push(struct vec *v, size_t item_size)
 {
-    if (v->count == v->capacity) {
-        v->capacity = v->capacity ? v->capacity * 2 : 8;
-        v->at = mem_realloc(v->at, v->capacity * item_size);
+    size_t needed = (v->count + 1) * item_size;
+    if (needed > v->capacity) {
+        v->capacity = 2 * needed + 4 * item_size;
+        v->at = mem_realloc(v->at, v->capacity);
     }
     return (uint8_t *)v->at + v->count++ * item_size;
 }

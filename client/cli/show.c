@@ -71,10 +71,16 @@ static int show(struct cli *cli, const char *target, const char *member, struct 
 
 int command_status(struct cli *cli, int argc, char **argv)
 {
-    static struct column columns[] = {
-        {"name", "NAME", 0},       {"role", "ROLE", 0},           {"version", "VERSION", 0},
-        {"slots", "SLOTS", 0},     {"rooms", "ROOMS", 0},         {"events", "EVENTS", 0},
-        {"sockets", "SOCKETS", 0}, {"publishes", "PUBLISHES", 0}, {"deliveries", "DELIVERIES", 0}};
+    static struct column columns[] = {{"name", "NAME", 0},
+                                      {"role", "ROLE", 0},
+                                      {"version", "VERSION", 0},
+                                      {"slots", "SLOTS", 0},
+                                      {"rooms", "ROOMS", 0},
+                                      {"events", "EVENTS", 0},
+                                      {"up", "UP", 0},
+                                      {"sockets", "SOCKETS", 0},
+                                      {"published", "PUBLISHED", 0},
+                                      {"deliveries", "DELIVERIES", 0}};
     if (cli_option(cli, argc, argv, "", NULL) != -1)
         return EXIT_USAGE;
     if (optind < argc)
@@ -85,8 +91,8 @@ int command_status(struct cli *cli, int argc, char **argv)
 int command_top(struct cli *cli, int argc, char **argv)
 {
     static struct column columns[] = {{"key", "KEY", 0},
-                                      {"rate", "EVENTS/S", 0},
-                                      {"publishes", "PUBLISHES", 0},
+                                      {"per_second", "PER SECOND", 0},
+                                      {"gateways", "GATEWAYS", 0},
                                       {"events", "RETAINED", 0},
                                       {"bytes", "BYTES", 0}};
     static const struct option own[] = {{"limit", required_argument, NULL, 'n'}, {0}};

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 
 #include "common/mem.h"
-#include "common/shell/link.h"
 #include "common/shell/process.h"
+#include "proto/shell/link.h"
 
 struct end {
     char name[16];
