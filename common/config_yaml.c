@@ -273,11 +273,9 @@ static void read_value(struct walk *w, const struct place *section, const char *
     } else if (is_type && (p.base = config_type_named(w->config, slice_text(name))) == NULL) {
         problem_here(w, &p, "one type too many");
         skip(w);
-    } else if (strchr(name, '.') != NULL) {
-        refuse_unknown(w, &p, section, name, line);
-    } else if (f) {
+    } else if (f && strchr(name, '.') == NULL) {
         read_field(w, &p, f, is_file);
-    } else if (config_section(strbuf_slice(&p.canonical))) {
+    } else if (strchr(name, '.') == NULL && config_section(strbuf_slice(&p.canonical))) {
         read_section(w, &p);
     } else {
         refuse_unknown(w, &p, section, name, line);

@@ -131,13 +131,10 @@ int command_log(struct cli *cli, int argc, char **argv)
     for (int c; (c = cli_option(cli, argc, argv, "a:l:n:r", own)) != -1;) {
         if (c == 'a')
             q.after = optarg;
-        else if (c == 'l' && !cli_number(cli, "--limit", optarg, 1, UINT32_MAX, &q.limit))
-            return EXIT_USAGE;
-        else if (c == 'n' && !cli_number(cli, "--last", optarg, 1, PAGE, &q.last))
-            return EXIT_USAGE;
         else if (c == 'r')
             q.raw = true;
-        else if (c == '?')
+        else if ((c != 'l' || !cli_number(cli, "--limit", optarg, 1, UINT32_MAX, &q.limit)) &&
+                 (c != 'n' || !cli_number(cli, "--last", optarg, 1, PAGE, &q.last)))
             return EXIT_USAGE;
     }
     if (argc - optind != 1)
