@@ -1,5 +1,5 @@
 /* CORE. Endpoint texts of routers. */
-#include "client/transport.h"
+#include "client/endpoint.h"
 
 #define PORT_MAX 65535
 #define SOCKET_PATH_MAX_BYTES 107 /* sockaddr_un.sun_path without its NUL */

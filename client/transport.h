@@ -4,6 +4,7 @@
 #ifndef STOA_CLIENT_TRANSPORT_H
 #define STOA_CLIENT_TRANSPORT_H
 
+#include "client/endpoint.h"
 #include "common/strbuf.h"
 #include "proto/hub.h"
 
@@ -33,9 +34,5 @@ void transport_receive(struct transport *t, struct tick now);
  * because ZeroMQ's descriptors tell only of changes. */
 bool transport_pending(struct transport *t);
 int64_t transport_deadline(const struct transport *t);
-
-/* "tcp://host:port", "host:port" or "ipc:///path" as ZeroMQ wants it, up to 320 bytes. */
-#define ENDPOINT_MAX_BYTES 320
-MUST_USE int endpoint_parse(struct slice text, char out[ENDPOINT_MAX_BYTES], struct strbuf *why);
 
 #endif
