@@ -91,7 +91,7 @@ static void on_ack(void *arg, int status, const stoa_id *id)
     if (p->out_size + 32 > sizeof p->out)
         out_flush(p);
     char *at = p->out + p->out_size;
-    int n = status == STOA_OK ? sprintf(at, "ok\n") : sprintf(at, "fail %d\n", status);
+    int n = status == STOA_OK ? snprintf(at, 32, "ok\n") : snprintf(at, 32, "fail %d\n", status);
     p->out_size += (size_t)n;
     p->outstanding--;
 }
