@@ -242,7 +242,7 @@ static int on_peer_close(struct io *io, struct client *c, struct slice payload)
     if (payload.size > 2 && !utf8_valid(slice_of(payload.data + 2, payload.size - 2)))
         return fail(io, c, 1007, "reason is not UTF-8");
     c->closing = true;
-    c->close_code = payload.size < 2 ? 1005 : (uint16_t)(payload.data[0] << 8 | payload.data[1]);
+    c->close_code = (uint16_t)(payload.size < 2 ? 1005 : payload.data[0] << 8 | payload.data[1]);
     client_timer(io, c, CLOSE_TIMEOUT_MS);
     return 0;
 }
