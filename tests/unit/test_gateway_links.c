@@ -15,7 +15,7 @@ START_TEST(test_lost_deliver)
     ck_assert_str_eq(frame(raw), "");
     room_publish("k", "4"); /* its prev tells the gap */
     for (int n = 2; n <= 4; n++) {
-        char text[8];
+        char text[16];
         snprintf(text, sizeof text, "%d", n);
         ck_assert_str_eq(frame(raw), text);
     }
