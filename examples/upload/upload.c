@@ -141,6 +141,8 @@ static void tell_failure(struct service *service, const struct upload *upload)
 }
 
 static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status,
+                              const char *format, ...) __attribute__((format(printf, 3, 4)));
+static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status,
                               const char *format, ...)
 {
     char text[512];
