@@ -161,7 +161,7 @@ static int check_target(struct http_reader *r, struct slice host)
         for (at = scheme; at < target.size && target.data[at] != '/' && target.data[at] != '?';)
             at++;
         struct slice authority = slice_of(target.data + scheme, at - scheme);
-        if (authority.size != host.size || !is_host(authority) ||
+        if (authority.size == 0 || authority.size != host.size || !is_host(authority) ||
             strncasecmp((const char *)authority.data, (const char *)host.data, host.size) != 0)
             return refuse_bad(r, "The request target and the Host header name different hosts.");
     }

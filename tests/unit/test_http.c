@@ -147,6 +147,7 @@ static const struct {
     {"GET a HTTP/1.1\r\nHost: x\r\n\r\n", "!400 BadRequest\n"},
     {"GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n", "!400 BadRequest\n"},
     {"GET http://x/ HTTP/1.1\r\nHost: y\r\n\r\n", "!400 BadRequest\n"},
+    {"GET http://?q HTTP/1.0\r\n\r\n", "!400 BadRequest\n"},
     {"GET /\r\n\r\n", "!400 BadRequest\n"},
     {"GET / HTTP/1.10\r\nHost: x\r\n\r\n", "!400 BadRequest\n"},
     {"GET / HTTX/1.1\r\nHost: x\r\n\r\n", "!400 BadRequest\n"},
