@@ -52,7 +52,8 @@ int cli_misuse(const struct cli *cli, const char *format, ...)
     va_start(values, format);
     fprintf(stderr, "stoa%s%s: ", cli->command ? " " : "", cli->command ? cli->command : "");
     vfprintf(stderr, format, values);
-    fprintf(stderr, " (stoa %s--help shows how)\n", cli->command ? cli->command : "");
+    fprintf(stderr, " (stoa %s%s--help shows how)\n", cli->command ? cli->command : "",
+            cli->command ? " " : "");
     va_end(values);
     return EXIT_USAGE;
 }
