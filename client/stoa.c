@@ -20,7 +20,6 @@
 #define QUEUE_DEFAULT_BYTES (64 * MIB)
 #define NAME_MAX_BYTES 64
 #define WHY_BYTES 256
-#define HASH_OF_CLUSTER 2 /* as config_cluster_id has it; a test compares them */
 
 /* ---- words ---- */
 
@@ -191,14 +190,13 @@ static void publisher_make(struct stoa *s, const stoa_options *o)
     uint64_t random[4];
     const char *cluster = o->cluster ? o->cluster : "stoa";
     STOA_ASSERT(getrandom(random, sizeof random, 0) == sizeof random);
-    struct publisher_options options = {
-        .self = {.role = ROLE_PUBLISHER,
-                 .boot = random[0],
-                 .cluster = hash_bytes(cluster, strlen(cluster), HASH_OF_CLUSTER),
-                 .name = s->name,
-                 .version = STOA_VERSION},
-        .n_routers = transport_routers(s->transport),
-        .seed = random[1]};
+    struct publisher_options options = {.self = {.role = ROLE_PUBLISHER,
+                                                 .boot = random[0],
+                                                 .cluster = cluster_id(slice_text(cluster)),
+                                                 .name = s->name,
+                                                 .version = STOA_VERSION},
+                                        .n_routers = transport_routers(s->transport),
+                                        .seed = random[1]};
     memcpy(options.self.node, &random[2], sizeof options.self.node);
     const struct hub_ports ports = transport_ports(s->transport);
     s->publisher = publisher_create(&options, &ports, s->log_fn ? &s->log : NULL, s->metrics);

@@ -266,7 +266,7 @@ static void dialer_drain(struct dialer *d)
             d->dirty = false;
             return;
         }
-        /* On the stack: the publisher keeps no refs, and the count of bufs is not for threads. */
+        /* On the stack: the publisher keeps no refs. */
         struct buf packet = {.refs = 1, .size = zmq_msg_size(&bytes), .data = zmq_msg_data(&bytes)};
         hub_packet(t->hub, d->peer, &packet, t->now);
         STOA_ASSERT(packet.refs == 1);

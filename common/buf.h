@@ -1,8 +1,8 @@
 /* CORE. Immutable, reference-counted bytes: the only form in which payloads and packed frames are
  * shared. One received packet or one packed frame is one buf, however many queues refer to it.
  *
- * Single-threaded by design: the count is a plain integer, a buf never crosses a thread. Words used
- * in prototypes: a function *borrows* a buf (valid for the call), *keeps a ref* (calls buf_ref), or
+ * A buf is one thread's at a time: the count of its references is a plain integer. Words used in
+ * prototypes: a function *borrows* a buf (valid for the call), *keeps a ref* (calls buf_ref), or
  * *takes* it (the caller's reference moves in). */
 #ifndef STOA_COMMON_BUF_H
 #define STOA_COMMON_BUF_H

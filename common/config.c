@@ -383,7 +383,7 @@ void config_free(struct config *c)
 
 /* ---- derived ---- */
 
-enum { HASH_OF_SEED = 1, HASH_OF_CLUSTER = 2 };
+enum { HASH_OF_SEED = 1 }; /* 2: cluster_id */
 
 uint64_t config_slot_seed(const struct config *c)
 {
@@ -394,7 +394,7 @@ uint64_t config_slot_seed(const struct config *c)
 
 uint64_t config_cluster_id(const struct config *c)
 {
-    return hash_bytes(c->cluster.name, strlen(c->cluster.name), HASH_OF_CLUSTER);
+    return cluster_id(slice_text(c->cluster.name));
 }
 
 void config_router_gateway_endpoint(const char *router, struct strbuf *out)

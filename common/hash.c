@@ -16,9 +16,16 @@
 
 _Static_assert((SLOT_COUNT & (SLOT_COUNT - 1)) == 0, "slots are the lowest bits of a hash");
 
+#define SEED_OF_CLUSTER_ID 2 /* 1 makes the slot seed of the name (config.c) */
+
 uint64_t hash_bytes(const void *data, size_t size, uint64_t seed)
 {
     return XXH3_64bits_withSeed(data, size, seed);
+}
+
+uint64_t cluster_id(struct slice name)
+{
+    return hash_bytes(name.data, name.size, SEED_OF_CLUSTER_ID);
 }
 
 uint16_t slot_of(struct slice key, uint64_t seed)

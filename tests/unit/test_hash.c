@@ -193,6 +193,15 @@ START_TEST(rng_bytes_fills_exactly)
 }
 END_TEST
 
+/* Every process of a cluster compares it, of whatever version. */
+START_TEST(cluster_id_is_golden)
+{
+    ck_assert_uint_eq(cluster_id(slice_text("stoa")), hash_bytes("stoa", 4, 2));
+    ck_assert_uint_ne(cluster_id(slice_text("stoa")), cluster_id(slice_text("stob")));
+    ck_assert_uint_eq(cluster_id(slice_text("stoa")), UINT64_C(0x6345f2febc5a6602));
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("hash");
@@ -200,6 +209,7 @@ int main(void)
     tcase_add_test(t, slots_are_golden);
     tcase_add_test(t, slot_is_xxh3);
     tcase_add_test(t, slots_are_even);
+    tcase_add_test(t, cluster_id_is_golden);
     tcase_add_test(t, crc32c_is_castagnoli);
     tcase_add_test(t, crc32c_ways_agree);
     tcase_add_test(t, sha256_is_fips_180);
