@@ -14,14 +14,16 @@ static void packed(struct publisher *p, struct publish *publish, const struct ms
     lane_end(p, publish, STOA_OK);
 }
 
-/* The outcome that a refusal means when it is final; STOA_OK: it is not. */
-static int final_status(uint64_t code, bool ephemeral)
+/* The outcome that a refusal means when it is final; STOA_OK: it is not. Rights change: what is
+ * denied now may have been stored by a transmission whose answer was lost. */
+static int final_status(uint64_t code, const struct publish *publish)
 {
+    bool ephemeral = publish->ephemeral;
     switch (code) {
     case NACK_TOOBIG:
         return STOA_TOO_LARGE;
     case NACK_DENIED:
-        return STOA_DENIED;
+        return publish->uncertain ? STOA_UNKNOWN : STOA_DENIED;
     case NACK_INVALID:
         return STOA_INVALID;
     case NACK_STALE:
@@ -65,7 +67,7 @@ static void out_of_order(struct publisher *p, struct publish *publish, uint64_t 
 static void refused(struct publisher *p, struct publish *publish, const struct msg_nack *nack)
 {
     struct lane *l = publish->lane;
-    int status = final_status(nack->code, publish->ephemeral);
+    int status = final_status(nack->code, publish);
     l->progress_ns = p->now.mono_ns;
     publish->disk = nack->code == NACK_DISK;
     if (status != STOA_OK) {
