@@ -207,8 +207,10 @@ static void *thread_main(void *arg)
     struct stoa *s = arg;
     pthread_mutex_lock(&s->lock);
     while (!s->stop) {
+        /* a callback that published and waited has turned the loop and left more to report */
+        int wait_ms = list_empty(&s->reported) ? -1 : 0;
         pthread_mutex_unlock(&s->lock);
-        turn(s, -1);
+        turn(s, wait_ms);
         (void)turn_report(s);
         pthread_mutex_lock(&s->lock);
     }
