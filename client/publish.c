@@ -63,7 +63,7 @@ static int parts_check(const struct publish_order *order)
 int publish_check(const struct publish_order *order)
 {
     const stoa_publish_options *o = order->options;
-    if (!key_valid(order->key, true))
+    if (!key_valid(order->key, false))
         return STOA_INVALID;
     if (o && o->size < sizeof o->size)
         return STOA_INVALID;
