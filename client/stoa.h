@@ -92,10 +92,13 @@ typedef struct stoa_options {
     int log_level; /* lines below it are dropped; 0 is STOA_LOG_DEBUG */
 } stoa_options;
 #ifdef __cplusplus
-#define STOA_OPTIONS_INIT    \
-    {                        \
-        sizeof(stoa_options) \
-    }
+static inline stoa_options stoa_options_init(void)
+{
+    stoa_options o = stoa_options();
+    o.size = sizeof o;
+    return o;
+}
+#define STOA_OPTIONS_INIT stoa_options_init()
 #else
 #define STOA_OPTIONS_INIT            \
     {                                \
@@ -111,10 +114,13 @@ typedef struct stoa_publish_options {
     int timeout_ms;              /* 0: the timeout of stoa_options */
 } stoa_publish_options;
 #ifdef __cplusplus
-#define STOA_PUBLISH_OPTIONS_INIT    \
-    {                                \
-        sizeof(stoa_publish_options) \
-    }
+static inline stoa_publish_options stoa_publish_options_init(void)
+{
+    stoa_publish_options o = stoa_publish_options();
+    o.size = sizeof o;
+    return o;
+}
+#define STOA_PUBLISH_OPTIONS_INIT stoa_publish_options_init()
 #else
 #define STOA_PUBLISH_OPTIONS_INIT            \
     {                                        \
