@@ -3,19 +3,12 @@
  */
 #include "common/buf.h"
 
-#include <stdatomic.h>
-
 #include "common/err.h"
 #include "common/mem.h"
 
 /* A program may turn library clients in several threads, and a client may go from one to another: a
  * buf is one thread's at a time, this count is everybody's. */
 static _Atomic size_t alive;
-
-static void count(size_t change)
-{
-    atomic_fetch_add_explicit(&alive, change, memory_order_relaxed);
-}
 
 struct buf *buf_copy(const void *data, size_t size)
 {
@@ -25,7 +18,7 @@ struct buf *buf_copy(const void *data, size_t size)
     if (size)
         memcpy(bytes, data, size);
     *b = (struct buf){.refs = 1, .size = size, .data = bytes};
-    count(1);
+    alive++;
     return b;
 }
 
@@ -40,7 +33,7 @@ struct buf *buf_wrap(const void *data, size_t size, void (*release)(void *owner)
     struct buf *b = (struct buf *)mem_alloc(sizeof *b);
     *b = (struct buf){
         .refs = 1, .size = size, .data = (const uint8_t *)data, .release = release, .owner = owner};
-    count(1);
+    alive++;
     return b;
 }
 
@@ -51,7 +44,7 @@ void buf_unref(struct buf *b)
     STOA_ASSERT(b->refs > 0);
     if (--b->refs > 0)
         return;
-    count(SIZE_MAX); /* one less */
+    alive--;
     if (b->release)
         b->release(b->owner);
     mem_free(b);
@@ -59,5 +52,5 @@ void buf_unref(struct buf *b)
 
 size_t buf_alive(void)
 {
-    return atomic_load_explicit(&alive, memory_order_relaxed);
+    return alive;
 }
