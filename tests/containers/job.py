@@ -104,7 +104,7 @@ def main():
 try:
     main()
 except BaseException as error:
-    print(f"FAIL {type(error).__name__}: {error}", flush=True)
+    print(f"FAIL {type(error).__name__}: {error}", getattr(error, "stderr", ""), sep="\n", flush=True)
     try:
         print(compose("ps", "-a"), compose("logs", "--tail", "40"), sep="\n", flush=True)
         compose("down", "-v", "--timeout", "2")
