@@ -63,19 +63,28 @@ int stoa_publish_async(stoa *s, const char *key, const void *data, size_t size,
 
 /* ---- waiting ---- */
 
+static bool library_thread(const stoa *s)
+{
+    return s->threaded && pthread_equal(pthread_self(), s->thread) != 0;
+}
+
 /* Whether this thread may turn the loop now. The library's thread may from a callback: it is not
  * within a turn then. */
 static bool may_drive(const stoa *s)
 {
-    if (s->threaded)
-        return pthread_equal(pthread_self(), s->thread) != 0;
-    return !s->driven && !s->closing;
+    return s->threaded ? library_thread(s) : !s->driven && !s->closing;
 }
 
 /* Under the lock. */
-static void await(stoa *s, struct waiter *w)
+static void await(stoa *s, struct publish *p, struct waiter *w)
 {
     while (!w->done) {
+        if (s->closing && library_thread(s)) { /* a callback, and stoa_close waits for it */
+            p->waiter = NULL;
+            list_remove(&w->node);
+            w->status = STOA_UNKNOWN;
+            return;
+        }
         if (!may_drive(s)) {
             waiter_wait(s, w, TICK_NEVER);
             continue;
@@ -100,7 +109,7 @@ static int publish_and_wait(stoa *s, struct publish *p, stoa_id *id)
     if (code == STOA_OK) {
         s->inside++;
         list_push_back(&s->waiters, &w.node);
-        await(s, &w);
+        await(s, p, &w);
         code = w.status;
         if (--s->inside == 0 && s->closing)
             pthread_cond_signal(&s->left);

@@ -2,6 +2,7 @@
 #include "client_server.h"
 
 #include <check.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/stat.h>
@@ -384,6 +385,30 @@ START_TEST(close_reports_unknown)
 }
 END_TEST
 
+static int code_in_callback;
+
+static void wait_for_nothing(void *arg, int status, const stoa_id *id)
+{
+    (void)id;
+    ck_assert_int_eq(status, STOA_OK);
+    reported();
+    code_in_callback = stoa_publish(arg, "mute:a", "x", 1, NULL, NULL);
+}
+
+/* A callback that waits does not hold up the closing for as long as its publish may take. */
+START_TEST(close_frees_a_waiting_callback)
+{
+    stoa_options o = STOA_OPTIONS_INIT;
+    o.threaded = 1;
+    o.timeout_ms = INT_MAX;
+    stoa *s = open_with(&o);
+    ck_assert_int_eq(stoa_publish_async(s, "ok:a", "1", 1, NULL, wait_for_nothing, s), STOA_OK);
+    await_reports(1);
+    stoa_close(s, 0);
+    ck_assert(code_in_callback == STOA_UNKNOWN || code_in_callback == STOA_CLOSED);
+}
+END_TEST
+
 START_TEST(a_time_limit_is_kept)
 {
     stoa_options o = STOA_OPTIONS_INIT;
@@ -470,6 +495,7 @@ int main(void)
     tcase_add_loop_test(t, callbacks_may_publish, 0, 2);
     tcase_add_test(t, the_queue_is_bounded);
     tcase_add_loop_test(t, close_reports_unknown, 0, 2);
+    tcase_add_test(t, close_frees_a_waiting_callback);
     tcase_add_loop_test(t, a_time_limit_is_kept, 0, 2);
     tcase_add_test(t, options_are_checked);
     tcase_add_test(t, publishes_are_checked);
