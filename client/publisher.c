@@ -234,7 +234,7 @@ void publisher_abandon(struct publisher *p)
     size_t cursor = 0;
     for (struct lane *l; (l = map_next(p->lanes, &cursor)) != NULL;)
         while (!list_empty(&l->queue))
-            lane_end(p, publish_of(l->queue.prev), STOA_UNKNOWN);
+            lane_end(p, publish_of(l->queue.next), STOA_UNKNOWN);
 }
 
 /* ---- for tests ---- */

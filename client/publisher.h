@@ -60,7 +60,7 @@ int64_t publisher_deadline(const struct publisher *p);
 size_t publisher_pending(const struct publisher *p);
 /* Those whose outcome is known; whoever takes one off the list owns it. */
 struct list *publisher_done(struct publisher *p);
-/* Everything pending becomes STOA_UNKNOWN. */
+/* Everything pending becomes STOA_UNKNOWN; the publishes of a key in order of submission. */
 void publisher_abandon(struct publisher *p);
 /* For tests: the parts fit together (asserted). */
 void publisher_validate(const struct publisher *p);
