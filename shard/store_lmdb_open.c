@@ -3,9 +3,12 @@
  *   lock       flock for the process's life: one shard per directory
  *   io-error   left by a process that met EIO: what the disk holds is then unknown
  *   data.mdb   LMDB's file; its table `meta` says schema, cluster, node
+ *   new/       where that file is made: it gets its name once it is whole and synced, so a power
+ *              cut during the very first start leaves nothing that looks like a damaged file
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -285,6 +288,68 @@ static int identify(struct lmdb_store *s, const struct store_lmdb_options *optio
     return code;
 }
 
+/* ---- making the file ---- */
+
+#define NEW "new"
+
+static char *path_in(const struct lmdb_store *s, const char *name)
+{
+    struct strbuf path = {0};
+    strbuf_printf(&path, "%s/%s", s->dir, name);
+    char *text = mem_strdup(strbuf_cstr(&path));
+    strbuf_free(&path);
+    return text;
+}
+
+static void remove_new(const struct lmdb_store *s)
+{
+    static const char *const names[] = {NEW "/data.mdb", NEW "/lock.mdb"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = path_in(s, names[i]);
+        (void)unlink(path);
+        mem_free(path);
+    }
+    char *path = path_in(s, NEW);
+    (void)rmdir(path);
+    mem_free(path);
+}
+
+/* The whole of an environment in `in_new`, on disk when it is closed. */
+static int make_env(struct lmdb_store *s, char *in_new, const struct store_lmdb_options *options,
+                    struct strbuf *why)
+{
+    char *dir = s->dir;
+    TRY(make_directory(in_new, why));
+    s->dir = in_new;
+    int rc = store_env_open(s);
+    int code = rc != 0 ? env_failed(s, rc, why) : identify(s, options, why);
+    if (rc == 0)
+        store_env_close(s);
+    s->dir = dir;
+    return code;
+}
+
+/* Makes data.mdb where there is none; the directory is synced before the store is used. */
+static int make_file(struct lmdb_store *s, const struct store_lmdb_options *options,
+                     struct strbuf *why)
+{
+    char *file = path_in(s, "data.mdb"), *in_new = path_in(s, NEW);
+    char *made = path_in(s, NEW "/data.mdb");
+    struct stat st;
+    bool there = stat(file, &st) == 0 ? st.st_size > 0 : errno != ENOENT;
+    remove_new(s);
+    int code = there ? ERR_OK : make_env(s, in_new, options, why);
+    if (!there && code == ERR_OK && rename(made, file) != 0) {
+        strbuf_printf(why, "%s: %s", file, strerror(errno));
+        code = ERR_IO;
+    }
+    remove_new(s);
+    mem_free(made);
+    mem_free(in_new);
+    mem_free(file);
+    return code;
+}
+
 /* ---- opening ---- */
 
 /* A name is durable only when the directory that holds it is: of the files, of the data directory,
@@ -318,6 +383,7 @@ static int open_steps(struct lmdb_store *s, const struct store_lmdb_options *opt
     TRY(check_marker(s, options->after_eio, why));
     TRY(store_check_file(s->dir, why));
     s->map_bytes = map_size(options);
+    TRY(make_file(s, options, why));
     int rc = store_env_open(s);
     if (rc != 0)
         return env_failed(s, rc, why);

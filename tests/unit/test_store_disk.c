@@ -124,6 +124,31 @@ START_TEST(short_file_is_refused)
 }
 END_TEST
 
+/* What a power cut in the very first start leaves: a file that was never whole. */
+START_TEST(unfinished_file_is_made_anew)
+{
+    static const uint8_t torn[8192] = {1, 2, 3};
+    char path[160];
+    struct store *s = open_usual();
+    store_lmdb_close(&s);
+    file_path(path, sizeof path);
+    ck_assert_int_eq(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/new", dir);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/new/data.mdb", dir);
+    FILE *f = fopen(path, "wb");
+    ck_assert_uint_eq(fwrite(torn, 1, sizeof torn, f), sizeof torn);
+    fclose(f);
+    s = open_usual();
+    ck_assert(store_lmdb_is_new(s));
+    ck_assert_int_eq(access(path, F_OK), -1);
+    ck_assert_int_eq(append_many(s, 1, 3, 300), ERR_OK);
+    store_lmdb_close(&s);
+    s = open_usual();
+    store_lmdb_close(&s);
+}
+END_TEST
+
 START_TEST(damaged_record_is_trimmed)
 {
     size_t size, length, n;
@@ -375,6 +400,7 @@ int main(void)
     tcase_add_test(t, damaged_record_is_not_served);
     tcase_add_test(t, no_flipped_bit_goes_unseen);
     tcase_add_test(t, short_file_is_refused);
+    tcase_add_test(t, unfinished_file_is_made_anew);
     tcase_add_test(t, damaged_record_is_trimmed);
     tcase_add_test(t, failed_sync_ends_the_process);
     tcase_add_test(t, short_write_on_a_roomy_disk_ends_the_process);

@@ -1,0 +1,137 @@
+/* SHELL. stoa-crash-images: what is left of the store after cut power, damage, failing disks and
+ * kills. Exit codes: 0 all held, 1 something did not, 2 usage. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "images.h"
+#include "pool.h"
+
+static const char usage[] =
+    "usage: stoa-crash-images [options]\n"
+    "Runs the shard and its store, and judges what cut power, damage, failing disks and kills\n"
+    "leave of what was acknowledged. Without a part named, all but the real power cuts.\n"
+    "  --count N        images of simulated power cuts (default 2000)\n"
+    "  --rot N          files with a bit flipped, a page zeroed, an end cut off (default 600)\n"
+    "  --faults N       the k-th call to the disk fails, k = 1..N, of every kind (default 12)\n"
+    "  --kills N        kill -9 in mid load (default 20)\n"
+    "  --rounds N       real power cuts: ext4 on a loop device, as root (default 0)\n"
+    "  --ignore-syncs   the check of the check: images as if nothing were synced must fail\n"
+    "  --seed N         (default 1)   --workers N  processes (default 2)\n"
+    "  --dir DIR        where the files lie (default /dev/shm or /tmp)\n"
+    "examples:\n"
+    "  stoa-crash-images --count 20000\n"
+    "  stoa-crash-images --rounds 20\n";
+
+static void cleanup(void)
+{
+    if (run_dir[0] != '\0')
+        remove_tree(run_dir);
+}
+
+static uint64_t number(const char *text)
+{
+    char *end;
+    uint64_t n = strtoull(text, &end, 10);
+    if (*text == '\0' || *end != '\0') {
+        fprintf(stderr, "stoa-crash-images: \"%s\" is not a number\n", text);
+        exit(2);
+    }
+    return n;
+}
+
+static bool run_all(const struct run_options *o)
+{
+    bool good = true;
+    if (o->images > 0)
+        good &= run_images(o);
+    if (o->rot > 0)
+        good &= true;
+    if (o->faults > 0)
+        good &= true;
+    if (o->kills > 0)
+        good &= true;
+    if (o->rounds > 0)
+        good &= true;
+    return good;
+}
+
+static bool make_run_dir(const char *base)
+{
+    if (base == NULL)
+        base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    snprintf(run_dir, sizeof run_dir, "%s/stoa-images-XXXXXX", base);
+    if (mkdtemp(run_dir) != NULL)
+        return true;
+    perror(run_dir);
+    run_dir[0] = '\0';
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"count", 1, NULL, 'c'},   {"rot", 1, NULL, 'r'},
+        {"faults", 1, NULL, 'f'},  {"kills", 1, NULL, 'k'},
+        {"rounds", 1, NULL, 'p'},  {"seed", 1, NULL, 's'},
+        {"workers", 1, NULL, 'w'}, {"ignore-syncs", 0, NULL, 'i'},
+        {"dir", 1, NULL, 'd'},     {"help", 0, NULL, 'h'},
+        {NULL, 0, NULL, 0}};
+    struct run_options o = {.seed = 1, .workers = 2};
+    const char *base = NULL;
+    bool named = false;
+    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        named |= strchr("crfkp", c) != NULL;
+        switch (c) {
+        case 'c':
+            o.images = number(optarg);
+            break;
+        case 'r':
+            o.rot = number(optarg);
+            break;
+        case 'f':
+            o.faults = number(optarg);
+            break;
+        case 'k':
+            o.kills = number(optarg);
+            break;
+        case 'p':
+            o.rounds = number(optarg);
+            break;
+        case 's':
+            o.seed = number(optarg);
+            break;
+        case 'w':
+            o.workers = (unsigned)number(optarg);
+            break;
+        case 'i':
+            o.ignore_syncs = true;
+            break;
+        case 'd':
+            base = optarg;
+            break;
+        case 'h':
+            fputs(usage, stdout);
+            return 0;
+        default:
+            fputs(usage, stderr);
+            return 2;
+        }
+    }
+    if (optind < argc || o.workers < 1 || o.workers > 16) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    if (!named)
+        o = (struct run_options){o.seed, o.workers, 2000, 600, 12, 20, 0, o.ignore_syncs};
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (!make_run_dir(base))
+        return 1;
+    bool good = run_all(&o);
+    cleanup();
+    printf("%s\n", good ? "all held" : "FAILED");
+    return good ? 0 : 1;
+}
