@@ -71,7 +71,10 @@ static int open_file(struct lmdb_store *s)
     strbuf_printf(&path, "%s/data.mdb", s->dir);
     s->file_fd = open(strbuf_cstr(&path), O_RDWR | O_CLOEXEC);
     strbuf_free(&path);
-    return s->file_fd < 0 ? errno : 0;
+    if (s->file_fd < 0)
+        return errno;
+    s->in_place = store_space_in_place(s->file_fd);
+    return 0;
 }
 
 int store_env_open(struct lmdb_store *s)

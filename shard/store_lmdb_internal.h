@@ -34,6 +34,8 @@ struct lmdb_store {
     uint64_t first_free_page; /* behind everything LMDB ever used, when the transaction began */
     bool cannot_grow;         /* the disk refused during this transaction */
     bool no_allocate;         /* the file system cannot allocate ahead: LMDB extends the file */
+    bool in_place;            /* a block written again stays where it is: zeroing ahead pays */
+    uint64_t zeroed_pages;    /* behind first_free_page, up to here, blocks are written */
 
     MDB_txn *read; /* reset between read_end and the next read_begin */
     MDB_cursor *read_cursor[STORE_CLASSES];
@@ -74,6 +76,7 @@ _Noreturn void store_die(struct lmdb_store *s, const char *what, int rc);
 MUST_USE int store_check_file(const char *dir, struct strbuf *why);
 
 /* ---- store_lmdb_space.c ---- */
+bool store_space_in_place(int fd); /* does this file system overwrite a block where it is? */
 void store_space_begin(struct lmdb_store *s); /* a write transaction has begun */
 /* Room for one more record of this size in the open transaction? */
 MUST_USE int store_space_take(struct lmdb_store *s, size_t bytes);

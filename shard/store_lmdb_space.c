@@ -1,18 +1,24 @@
 /* SHELL. Space: how much the map, the disk and the file itself still have, and how fast the disk
  * syncs.
  *
- *   0 .............. first_free_page ............ file_pages ............ map_pages
- *   [ live | reused ][ allocated ahead, unused    ][ what the disk may give ]
+ *   0 .............. first_free_page ... zeroed_pages ... file_pages ............ map_pages
+ *   [ live | reused ][ zeroed ahead     | allocated ahead ][ what the disk may give ]
  *
  * LMDB copies on write, so deletes need pages too. Two things keep trims going when nothing else
  * goes: records are refused while RESERVE_PAGES are left, and the file is allocated ahead of LMDB,
  * so that a disk filled by somebody else does not stop it. The file never shrinks: pages freed by
- * trims count as space, or a shard that filled its disk would never recover. */
+ * trims count as space, or a shard that filled its disk would never recover.
+ *
+ * A block that was allocated but never written is turned into a written one by the first sync that
+ * covers it, which then has to write the file's metadata too: a third of a small commit's time on
+ * ext4 (bench/store.c). So the next few blocks are written with zeros before LMDB comes to them. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,7 +30,8 @@
 #define COMMIT_PAGES 32 /* tree and free list of one commit, beside its records */
 #define GROW_MIN_BYTES ((uint64_t)4 * MIB)
 #define GROW_MAX_BYTES ((uint64_t)32 * MIB)
-#define LOOK_EVERY_COMMITS 64 /* 20 to 200 ms under load */
+#define ZERO_BYTES ((size_t)256 * KIB) /* at a time; the last half of it starts the next */
+#define LOOK_EVERY_COMMITS 64          /* 20 to 200 ms under load */
 #define PROBES 9
 #define PROBE_BYTES 4096
 
@@ -65,6 +72,34 @@ static bool file_reach(struct lmdb_store *s, uint64_t pages)
     return false;
 }
 
+/* Where blocks move when they are written (btrfs, zfs) zeros would only cost. */
+bool store_space_in_place(int fd)
+{
+    struct statfs disk;
+    return fstatfs(fd, &disk) == 0 &&
+           (disk.f_type == EXT4_SUPER_MAGIC || disk.f_type == XFS_SUPER_MAGIC);
+}
+
+/* Their way to the disk starts here, so that the next sync finds most of them there. A failure is
+ * left to that sync to meet: nothing that matters is in these blocks. */
+static void file_zero_ahead(struct lmdb_store *s)
+{
+    static const uint8_t zeros[ZERO_BYTES];
+    if (s->zeroed_pages < s->first_free_page)
+        s->zeroed_pages = s->first_free_page;
+    uint64_t ahead = (s->zeroed_pages - s->first_free_page) * s->page_bytes;
+    if (!s->in_place || s->no_allocate || ahead > ZERO_BYTES / 2)
+        return;
+    uint64_t upto = min_u64(s->zeroed_pages + ZERO_BYTES / s->page_bytes, s->file_pages);
+    if (upto <= s->zeroed_pages)
+        return;
+    off_t at = (off_t)(s->zeroed_pages * s->page_bytes);
+    ssize_t put = pwrite(s->file_fd, zeros, (upto - s->zeroed_pages) * s->page_bytes, at);
+    if (put > 0)
+        (void)sync_file_range(s->file_fd, at, put, SYNC_FILE_RANGE_WRITE);
+    s->zeroed_pages = upto;
+}
+
 void store_space_begin(struct lmdb_store *s)
 {
     MDB_envinfo info;
@@ -73,6 +108,7 @@ void store_space_begin(struct lmdb_store *s)
     s->write_bytes = 0;
     s->cannot_grow = false;
     (void)file_reach(s, s->first_free_page + COMMIT_PAGES + RESERVE_PAGES);
+    file_zero_ahead(s);
 }
 
 int store_space_take(struct lmdb_store *s, size_t bytes)
