@@ -218,10 +218,11 @@ void turn_finish(struct shard *s)
         settle(s);
     else
         rollback(s);
-    for (size_t i = 0; i < t->answers.count; i++)
-        answer_send(s, &VEC_AT(&t->answers, struct answer)[i]);
+    /* Deliveries leave first: somebody watches them, while an ack waits in a publisher's window. */
     for (size_t i = 0; kept && i < t->stages.count; i++)
         deliver_stage(s, &VEC_AT(&t->stages, struct stage)[i]);
+    for (size_t i = 0; i < t->answers.count; i++)
+        answer_send(s, &VEC_AT(&t->answers, struct answer)[i]);
     turn_clear(s);
 }
 
