@@ -247,10 +247,9 @@ static int apply_environment(struct config *c, struct strbuf *why)
     int code = ERR_OK;
     for (size_t i = 0; i < config_n_fields; i++) {
         const struct field *f = &config_fields[i];
-        if (!is_single(f) || f->kind == FIELD_LIST || f->kind == FIELD_ENDPOINTS ||
-            f->kind == FIELD_LATER)
+        if (!is_single(f) || config_holds_list(f) || f->kind == FIELD_LATER)
             continue;
-        if (f->secret && apply_variable(c, f, true, why) != ERR_OK)
+        if (config_has_twin(f) && apply_variable(c, f, true, why) != ERR_OK)
             code = ERR_INVALID;
         if (apply_variable(c, f, false, why) != ERR_OK)
             code = ERR_INVALID;
@@ -300,12 +299,10 @@ static void check_list(const struct config *c, const char *path, const struct co
                                list->at[i]);
 }
 
-static int check_whole(const struct config *c, struct strbuf *why)
+static int check_whole(struct config *c, struct strbuf *why)
 {
     size_t before = why->size;
-    if (!c->cluster.curve.secret_key != !c->cluster.curve.public_key)
-        config_problem(why, "configuration", "cluster.curve",
-                       "secret and public belong together; only one is given");
+    config_keys_complete(c, why);
     if (strlen(c->cluster.name) == 0 || strlen(c->cluster.name) > 64)
         config_problem(why, config_origin(c, "cluster.name"), "cluster.name",
                        "a name has 1 to 64 bytes");
@@ -356,7 +353,7 @@ static void free_below(void *base, const char *prefix)
         if (f->kind == FIELD_LATER || !(prefix ? has_prefix(f->path, prefix) : is_single(f)))
             continue;
         config_value_clear(f, base);
-        if (f->kind == FIELD_LIST || f->kind == FIELD_ENDPOINTS)
+        if (config_holds_list(f))
             mem_free(((struct config_list *)(void *)((char *)base + f->offset))->at);
     }
 }

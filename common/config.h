@@ -1,9 +1,9 @@
 /* SHELL (reads a file and the environment). One YAML file for every program, everything optional.
  * Values come from flags over environment over file over default, and remember where they came
  * from. Unknown or ill-typed fields are refused with file, line and path ("stoa.yaml:14:
- * types.chat.retension: unknown field, did you mean "retention"?"). The table in config.c is the
- * only list of fields: it drives parsing, environment names, `stoa config default`, `stoa config
- * show` and docs. */
+ * types.chat.retension: unknown field, did you mean "retention"?"). The table in config_table.c is
+ * the only list of fields: it drives parsing, environment names, `stoa config default`, `stoa
+ * config show` and docs. */
 #ifndef STOA_COMMON_CONFIG_H
 #define STOA_COMMON_CONFIG_H
 
@@ -37,8 +37,9 @@ struct config {
         struct config_list routers; /* endpoints as dialed by others */
         struct config_list shards;
         struct {
+            /* public_key and server_key are derived when a secret_key is given without them. */
             char *public_key, *secret_key, *server_key; /* each with _file twin; secret masked */
-            struct config_list allowed;
+            struct config_list allowed;                 /* besides its own and the server's */
             bool required;
         } curve;
     } cluster;

@@ -1,10 +1,14 @@
 /* SHELL (pure, but config.h is a shell header). The table of configuration fields and what the
  * files around it share: config_table.c has the table, config_value.c turns texts into values and
- * back, config_yaml.c and config.c apply them, config_print.c shows them. */
+ * back, config_key.c knows CURVE keys, config_yaml.c and config.c apply them, config_print.c shows
+ * them. */
 #ifndef STOA_COMMON_CONFIG_INTERNAL_H
 #define STOA_COMMON_CONFIG_INTERNAL_H
 
 #include "common/config.h"
+
+#define CURVE_KEY_TEXT_BYTES 40
+#define CURVE_KEY_BYTES 32
 
 enum field_kind {
     FIELD_TEXT,      /* char * */
@@ -12,6 +16,8 @@ enum field_kind {
     FIELD_ENDPOINT,  /* char *: host:port, tcp://host:port, ipc://path */
     FIELD_LIST,      /* struct config_list */
     FIELD_ENDPOINTS, /* struct config_list of endpoints */
+    FIELD_KEY,       /* char *: a CURVE key; has a twin PATH_file */
+    FIELD_KEYS,      /* struct config_list of CURVE keys */
     FIELD_UNSIGNED,  /* unsigned */
     FIELD_NUMBER,    /* uint64_t */
     FIELD_SIZE,      /* uint64_t, bytes */
@@ -38,7 +44,12 @@ struct field {
 extern const struct field config_fields[];
 extern const size_t config_n_fields;
 
-/* The field of a canonical path ("types.*.handler"), or NULL. `is_file`: it is a secret's twin. */
+/* Whether the field may be given as PATH_file too. */
+bool config_has_twin(const struct field *f);
+/* Whether the field is a struct config_list. */
+bool config_holds_list(const struct field *f);
+
+/* The field of a canonical path ("types.*.handler"), or NULL. `is_file`: it is the twin. */
 const struct field *config_field(struct slice path, bool *is_file);
 /* Whether fields lie below this canonical path. */
 bool config_section(struct slice path);
@@ -86,7 +97,11 @@ void config_problem(struct strbuf *why, const char *where, const char *path, con
 /* Applies a YAML text. `name` is how messages call it, `directory` where its paths begin. */
 int config_yaml_apply(struct config *c, const char *name, const char *directory, struct slice text,
                       struct strbuf *why);
-/* Reads the file of a secret's twin, trimmed, into the field. */
+/* Whether a text is a CURVE key; the reason does not hold it. */
+bool config_key_check(const char *text, struct strbuf *why);
+/* Derives the keys that are not given. */
+void config_keys_complete(struct config *c, struct strbuf *why);
+/* Reads the file of a twin, trimmed, into the field. */
 bool config_secret_file(const struct field *f, void *base, const char *path, const char *directory,
                         struct strbuf *why);
 

@@ -38,7 +38,7 @@ static void print_sections(struct strbuf *out, const char *path, const char *pre
 
 static void print_preset(struct strbuf *out, const struct field *f)
 {
-    if (f->kind != FIELD_LIST && f->kind != FIELD_ENDPOINTS) {
+    if (!config_holds_list(f)) {
         strbuf_put_text(out, f->preset);
         return;
     }
@@ -62,7 +62,7 @@ static void print_field(struct strbuf *out, const struct field *f)
     size_t width = out->size - begin;
     strbuf_printf(out, "%*s# %s%s\n", width < 38 ? (int)(38 - width) : 2, "", f->doc,
                   f->reloadable ? " (reload)" : "");
-    if (f->secret)
+    if (config_has_twin(f))
         strbuf_printf(out, "%*s# %s_file:\n", 2 * depth, "", name);
 }
 

@@ -22,11 +22,11 @@ const struct field config_fields[] = {
     {"cluster.seed", FIELD_NUMBER, AT(cluster.seed), "0", "seed of the hash from key to slot; 0: from the name; never changes once there is data", NULL, NULL, 0, 0, false, false},
     {"cluster.routers", FIELD_ENDPOINTS, AT(cluster.routers), "127.0.0.1:7100", "where publishers reach each router; gateways use the next port", NULL, NULL, 0, 0, false, false},
     {"cluster.shards", FIELD_ENDPOINTS, AT(cluster.shards), "127.0.0.1:7200", "every shard, in the order of shard.index", NULL, NULL, 0, 0, false, false},
-    {"cluster.curve.secret", FIELD_TEXT, AT(cluster.curve.secret_key), NULL, "this process's CURVE secret key (stoa keygen)", NULL, NULL, 0, 0, true, false},
-    {"cluster.curve.public", FIELD_TEXT, AT(cluster.curve.public_key), NULL, "this process's CURVE public key", NULL, NULL, 0, 0, true, false},
-    {"cluster.curve.server", FIELD_TEXT, AT(cluster.curve.server_key), NULL, "public key of the routers and shards", NULL, NULL, 0, 0, true, false},
-    {"cluster.curve.allowed", FIELD_LIST, AT(cluster.curve.allowed), NULL, "public keys that may connect", NULL, NULL, 0, 0, false, false},
-    {"cluster.curve.required", FIELD_BOOL, AT(cluster.curve.required), "false", "refuse tcp links without keys", NULL, NULL, 0, 0, false, false},
+    {"cluster.curve.secret", FIELD_KEY, AT(cluster.curve.secret_key), NULL, "this process's CURVE secret key (stoa keygen FILE)", NULL, NULL, 0, 0, true, false},
+    {"cluster.curve.public", FIELD_KEY, AT(cluster.curve.public_key), NULL, "its public key; default: derived from the secret", NULL, NULL, 0, 0, false, false},
+    {"cluster.curve.server", FIELD_KEY, AT(cluster.curve.server_key), NULL, "public key of routers and shards; default: this process's own (one key pair for all)", NULL, NULL, 0, 0, false, false},
+    {"cluster.curve.allowed", FIELD_KEYS, AT(cluster.curve.allowed), NULL, "public keys that may connect besides its own and the server's", NULL, NULL, 0, 0, false, false},
+    {"cluster.curve.required", FIELD_BOOL, AT(cluster.curve.required), "false", "refuse tcp links without a key", NULL, NULL, 0, 0, false, false},
     LATER("cluster.peers", "which public key may be which role"),
     {"router.listen", FIELD_ENDPOINT, AT(router.listen), NULL, "for publishers; default: its entry of cluster.routers", NULL, NULL, 0, 0, false, false},
     {"router.listen_gateway", FIELD_ENDPOINT, AT(router.listen_gateway), NULL, "for gateways; default: the next port", NULL, NULL, 0, 0, false, false},
@@ -73,6 +73,16 @@ const struct field config_fields[] = {
 /* clang-format on */
 const size_t config_n_fields = sizeof config_fields / sizeof *config_fields;
 
+bool config_has_twin(const struct field *f)
+{
+    return f->secret || f->kind == FIELD_KEY;
+}
+
+bool config_holds_list(const struct field *f)
+{
+    return f->kind == FIELD_LIST || f->kind == FIELD_ENDPOINTS || f->kind == FIELD_KEYS;
+}
+
 static bool has_suffix(struct slice s, const char *suffix)
 {
     size_t n = strlen(suffix);
@@ -90,7 +100,7 @@ const struct field *config_field(struct slice path, bool *is_file)
     *is_file = true;
     path.size -= strlen("_file");
     for (size_t i = 0; i < config_n_fields; i++)
-        if (config_fields[i].secret && slice_is(path, config_fields[i].path))
+        if (config_has_twin(&config_fields[i]) && slice_is(path, config_fields[i].path))
             return &config_fields[i];
     return NULL;
 }

@@ -258,12 +258,14 @@ bool config_value_set(const struct field *f, void *base, const char *text, const
         set_path(at, text, directory);
         return true;
     case FIELD_ENDPOINT:
-        if (!endpoint_check(text, why))
+    case FIELD_KEY:
+        if (!(f->kind == FIELD_KEY ? config_key_check(text, why) : endpoint_check(text, why)))
             return false;
         set_text(at, text);
         return true;
     case FIELD_LIST:
     case FIELD_ENDPOINTS:
+    case FIELD_KEYS:
         return set_list(f, base, text, why);
     case FIELD_RATE:
         if (set_rate(text, at))
@@ -291,7 +293,8 @@ bool config_value_append(const struct field *f, void *base, const char *text, st
         strbuf_put_text(why, "an entry is empty");
         return false;
     }
-    if (f->kind == FIELD_ENDPOINTS && !endpoint_check(text, why))
+    if ((f->kind == FIELD_ENDPOINTS && !endpoint_check(text, why)) ||
+        (f->kind == FIELD_KEYS && !config_key_check(text, why)))
         return false;
     list->at = mem_realloc(list->at, (list->count + 2) * sizeof *list->at);
     list->at[list->count++] = mem_strdup(text);
@@ -299,14 +302,10 @@ bool config_value_append(const struct field *f, void *base, const char *text, st
     return true;
 }
 
-static bool holds_list(const struct field *f)
-{
-    return f->kind == FIELD_LIST || f->kind == FIELD_ENDPOINTS;
-}
-
 static bool holds_text(const struct field *f)
 {
-    return f->kind == FIELD_TEXT || f->kind == FIELD_PATH || f->kind == FIELD_ENDPOINT;
+    return f->kind == FIELD_TEXT || f->kind == FIELD_PATH || f->kind == FIELD_ENDPOINT ||
+           f->kind == FIELD_KEY;
 }
 
 void config_value_clear(const struct field *f, void *base)
@@ -315,7 +314,7 @@ void config_value_clear(const struct field *f, void *base)
     if (holds_text(f)) {
         mem_free(*(char **)at);
         *(char **)at = NULL;
-    } else if (holds_list(f)) {
+    } else if (config_holds_list(f)) {
         struct config_list *list = at;
         for (size_t i = 0; i < list->count; i++)
             mem_free(list->at[i]);
@@ -374,7 +373,7 @@ void config_value_text(const struct field *f, const void *base, bool json, struc
         put_text(out, *(char *const *)at ? "***" : NULL, json);
     else if (holds_text(f))
         put_text(out, *(char *const *)at, json);
-    else if (holds_list(f))
+    else if (config_holds_list(f))
         put_list(out, at);
     else if (f->kind == FIELD_BOOL)
         strbuf_put_text(out, *(const bool *)at ? "true" : "false");
@@ -387,7 +386,7 @@ bool config_value_is_set(const struct field *f, const void *base)
     const void *at = (const char *)base + f->offset;
     if (holds_text(f))
         return *(char *const *)at != NULL;
-    if (holds_list(f))
+    if (config_holds_list(f))
         return ((const struct config_list *)at)->count > 0;
     return f->kind != FIELD_LATER;
 }

@@ -160,7 +160,7 @@ static void read_field(struct walk *w, struct place *p, const struct field *f, b
     if (f->kind == FIELD_LATER) {
         problem_here(w, p, "comes in a later version");
         skip(w);
-    } else if (f->kind == FIELD_LIST || f->kind == FIELD_ENDPOINTS) {
+    } else if (config_holds_list(f)) {
         read_list(w, p, f);
     } else {
         read_scalar(w, p, f, is_file);

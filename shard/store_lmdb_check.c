@@ -1,7 +1,14 @@
 /* SHELL. Walks the pages of data.mdb before LMDB does. Our checksums guard the values; the tree
  * around them has none, and LMDB believes every offset it reads: one flipped bit in a page's head
  * is a crash at every start, or records that are silently gone. The walk touches each page of the
- * tree once and costs less than the scan that follows.
+ * tree once and costs less than the scan that follows. No page may be met twice, or be free and in
+ * use: a later commit would write over it.
+ *
+ * Which of the two meta pages is the younger only their numbers say, and one flipped bit can turn
+ * that round: LMDB would open the commit before the last one. Each commit frees pages under its own
+ * number (at least the root that it replaced), so the newest key of a tree's free list says which
+ * commit made it, and both numbers are held against that. The older tree can be read as well: LMDB
+ * reuses only what had been freed before it.
  *
  *   page:  u64 number | u16 - | u16 flags | u16 lower | u16 upper | u16 offsets[] .. nodes
  *          of a run: u64 number | u16 - | u16 flags | u32 pages | bytes
@@ -17,6 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/mem.h"
 #include "shard/store_lmdb_internal.h"
 
 enum { BRANCH = 1, LEAF = 2, OVERFLOW = 4, META = 8 }; /* flags of pages */
@@ -31,15 +39,16 @@ enum { PAGE_HEAD = 16, NODE_HEAD = 8, TABLE_BYTES = 48 };
 struct walk {
     const uint8_t *file;
     uint64_t page_bytes, pages; /* pages: as the meta page says */
-    uint64_t visited;
-    size_t names; /* tables met so far */
-    uint64_t bad; /* number of the first damaged page */
+    uint8_t *met;               /* a bit for each page */
+    uint64_t newest_free;       /* key of the free list */
+    size_t names;               /* tables met so far */
+    uint64_t bad;               /* number of the first damaged page */
     const char *what;
 };
 
 struct table {
     uint16_t flags, depth;
-    uint64_t entries, root;
+    uint64_t branches, leaves, overflows, entries, root;
     bool names;         /* its values are tables */
     bool free;          /* its values are lists of free pages */
     uint64_t least_key; /* of integer keys: what the next one must reach */
@@ -79,19 +88,31 @@ static struct table table_at(const uint8_t *at)
 {
     return (struct table){.flags = u16_at(at + 4),
                           .depth = u16_at(at + 6),
+                          .branches = u64_at(at + 8),
+                          .leaves = u64_at(at + 16),
+                          .overflows = u64_at(at + 24),
                           .entries = u64_at(at + 32),
                           .root = u64_at(at + 40)};
 }
 
 static bool walk_table(struct walk *w, struct table t);
 
+static bool meet(struct walk *w, uint64_t number)
+{
+    uint8_t bit = (uint8_t)(1u << number % 8);
+    if (number < 2 || number >= w->pages)
+        return bad(w, number, "number");
+    if (w->met[number / 8] & bit)
+        return bad(w, number, "used twice");
+    w->met[number / 8] |= bit;
+    return true;
+}
+
 /* Where the page begins, NULL: it is not one of these. */
 static const uint8_t *page_at(struct walk *w, uint64_t number, uint16_t flags)
 {
-    if (number < 2 || number >= w->pages || ++w->visited > w->pages) {
-        bad(w, number, "number");
+    if (!meet(w, number))
         return NULL;
-    }
     const uint8_t *page = w->file + number * w->page_bytes;
     if (u64_at(page) == number && u16_at(page + 10) == flags)
         return page;
@@ -106,8 +127,10 @@ static bool check_free_list(struct walk *w, uint64_t number, const uint8_t *valu
         return bad(w, number, "free list");
     for (uint64_t i = 1; i <= count; i++) {
         uint64_t page = u64_at(value + 8 * i);
-        if (page < 2 || page >= w->pages || page >= before)
+        if (page >= before)
             return bad(w, number, "free list");
+        if (!meet(w, page))
+            return false;
         before = page;
     }
     return true;
@@ -138,24 +161,36 @@ static bool check_key(struct walk *w, struct table *t, uint64_t number, const ui
     if (u16_at(node + 6) != 8 || u64_at(node + NODE_HEAD) < t->least_key)
         return bad(w, number, "key");
     t->least_key = u64_at(node + NODE_HEAD) + leaf;
+    if (t->free)
+        w->newest_free = u64_at(node + NODE_HEAD);
     return true;
 }
 
-static bool check_value(struct walk *w, const struct table *t, uint64_t number, const uint8_t *node)
+/* The pages of a value that has its own; NULL: damaged. */
+static const uint8_t *check_run(struct walk *w, struct table *t, uint64_t run, uint64_t size)
+{
+    const uint8_t *page = page_at(w, run, OVERFLOW);
+    if (page == NULL)
+        return NULL;
+    uint64_t pages = u32_at(page + 12);
+    bool fits = pages <= w->pages - run && PAGE_HEAD + size <= pages * w->page_bytes;
+    if (!fits)
+        bad(w, run, "length");
+    for (uint64_t i = 1; fits && i < pages; i++)
+        fits = meet(w, run + i);
+    t->overflows -= pages;
+    return fits ? page + PAGE_HEAD : NULL;
+}
+
+static bool check_value(struct walk *w, struct table *t, uint64_t number, const uint8_t *node)
 {
     uint64_t size = u16_at(node) | (uint32_t)u16_at(node + 2) << 16;
     uint16_t flags = u16_at(node + 4);
     const uint8_t *value = node + NODE_HEAD + u16_at(node + 6);
-    if (flags == BIG) {
-        uint64_t run = u64_at(value);
-        const uint8_t *page = page_at(w, run, OVERFLOW);
-        if (page == NULL)
-            return false;
-        uint64_t pages = u32_at(page + 12);
-        if (pages > w->pages - run || PAGE_HEAD + size > pages * w->page_bytes)
-            return bad(w, run, "length");
-        value = page + PAGE_HEAD;
-    }
+    if (flags == BIG)
+        value = check_run(w, t, u64_at(value), size);
+    if (value == NULL)
+        return false;
     if (t->names) {
         if (flags != TABLE || size != TABLE_BYTES)
             return bad(w, number, "table");
@@ -190,6 +225,8 @@ static bool walk_page(struct walk *w, struct table *t, uint64_t number, unsigned
     const uint8_t *page = page_at(w, number, leaf ? LEAF : BRANCH);
     if (page == NULL)
         return false;
+    t->leaves -= leaf;
+    t->branches -= !leaf;
     uint64_t lower = u16_at(page + 12), upper = u16_at(page + 14), used = 0;
     if (lower % 2 != 0 || lower < PAGE_HEAD || lower > upper || upper > w->page_bytes)
         return bad(w, number, "bounds");
@@ -223,7 +260,10 @@ static bool walk_table(struct walk *w, struct table t)
         return bad(w, t.root, "depth");
     if (!walk_page(w, &t, t.root, t.depth, &entries))
         return false;
-    return entries == t.entries || bad(w, t.root, "count of entries");
+    if (entries != t.entries)
+        return bad(w, t.root, "count of entries");
+    /* What was met has been subtracted. */
+    return (t.branches | t.leaves | t.overflows) == 0 || bad(w, t.root, "count of pages");
 }
 
 static const uint8_t *meta_at(const uint8_t *file, uint64_t at)
@@ -234,10 +274,48 @@ static const uint8_t *meta_at(const uint8_t *file, uint64_t at)
     return sound ? meta : NULL;
 }
 
+enum { TABLES_AT = 24, LAST_PAGE_AT = 120, TXN_AT = 128, META_END = 152 };
+
+static struct table free_list_at(const uint8_t *meta)
+{
+    struct table t = table_at(meta + TABLES_AT);
+    t.free = true;
+    return t;
+}
+
+static void walk_begin(struct walk *w, uint64_t pages)
+{
+    mem_free(w->met);
+    w->pages = pages;
+    w->met = mem_zalloc((size_t)pages / 8 + 1);
+    w->newest_free = 0;
+}
+
+/* The first commit has nothing to free. */
+static bool is_numbered(const struct walk *w, uint64_t txn)
+{
+    return w->newest_free == txn || (w->newest_free == 0 && txn <= 1);
+}
+
+/* The other commit, which should be the one before: just whether its number is right. A tree that
+ * cannot be walked says nothing; the next commit writes over that page. */
+static bool check_other(const struct walk *younger, const uint8_t *meta, uint64_t size)
+{
+    struct walk w = {.file = younger->file, .page_bytes = younger->page_bytes};
+    uint64_t last = u64_at(meta + LAST_PAGE_AT);
+    struct table unused = free_list_at(meta);
+    bool walked = last < size / w.page_bytes && unused.flags == INTEGER_KEYS;
+    if (walked) {
+        walk_begin(&w, last + 1);
+        walked = walk_table(&w, unused);
+    }
+    mem_free(w.met);
+    return !walked || is_numbered(&w, u64_at(meta + TXN_AT));
+}
+
 /* Both meta pages are there from the first write on; the younger one counts. */
 static bool walk_file(struct walk *w, uint64_t size)
 {
-    enum { TABLES_AT = 24, LAST_PAGE_AT = 120, TXN_AT = 128, META_END = 152 };
     const uint8_t *first = size >= META_END ? meta_at(w->file, 0) : NULL;
     w->page_bytes = first != NULL ? u32_at(first + TABLES_AT) : 0;
     if (w->page_bytes < 512 || w->page_bytes > 65536 || size < 2 * w->page_bytes)
@@ -253,13 +331,19 @@ static bool walk_file(struct walk *w, uint64_t size)
     uint64_t last = u64_at(meta + LAST_PAGE_AT);
     if (last >= size / w->page_bytes)
         return bad(w, meta == second, "last page, which lies beyond the end of the file");
-    w->pages = last + 1;
-    struct table unused = table_at(meta + TABLES_AT);
+    struct table unused = free_list_at(meta);
     struct table names = table_at(meta + TABLES_AT + TABLE_BYTES);
-    unused.free = names.names = true;
+    names.names = true;
     if (unused.flags != INTEGER_KEYS || names.flags != 0)
         return bad(w, meta == second, "table");
-    return walk_table(w, unused) && walk_table(w, names);
+    walk_begin(w, last + 1);
+    if (!walk_table(w, unused))
+        return false;
+    if (!is_numbered(w, u64_at(meta + TXN_AT)))
+        return bad(w, meta == second, "number of the commit");
+    if (!check_other(w, meta == second ? first : second, size))
+        return bad(w, meta != second, "number of the commit");
+    return walk_table(w, names);
 }
 
 int store_check_file(const char *dir, struct strbuf *why)
@@ -283,6 +367,7 @@ int store_check_file(const char *dir, struct strbuf *why)
                       (unsigned long long)walk.bad, walk.what);
         code = ERR_CORRUPT;
     }
+    mem_free(walk.met);
     munmap(map, (size_t)st.st_size);
 done:
     if (fd >= 0)

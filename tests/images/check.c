@@ -197,9 +197,14 @@ static void judge(struct room_check *r)
 {
     uint64_t bound = floor_bound(r);
     if (r->c->damaged) {
-        bool told = r->refused || r->room_epoch != r->epoch || r->reason == MISS_EPOCH;
-        if (!told && (r->head < r->acked_head || r->floor > bound))
-            fail(r, VERDICT_LOST, "gone, and nobody was told", r->head, bound);
+        /* A floor above what retention explains is told as such to whoever reads below it. */
+        bool renewed = r->refused || r->room_epoch != r->epoch;
+        if (!renewed && r->head < r->acked_head)
+            fail(r, VERDICT_LOST, "the newest is gone, and nobody was told", r->head, bound);
+        else if (!renewed && r->floor > bound && r->reason == MISS_NONE)
+            fail(r, VERDICT_LOST, "gone, and nobody was told", r->floor, bound);
+        else if (!r->refused && r->reached != r->head)
+            fail(r, VERDICT_LOST, "the log ends early", r->reached, r->head);
         return;
     }
     if (r->refused)

@@ -49,7 +49,7 @@ static bool run_all(const struct run_options *o)
     if (o->images > 0)
         good &= run_images(o);
     if (o->rot > 0)
-        good &= true;
+        good &= run_rot(o);
     if (o->faults > 0)
         good &= true;
     if (o->kills > 0)
