@@ -112,6 +112,31 @@ START_TEST(no_flipped_bit_goes_unseen)
 }
 END_TEST
 
+/* Each bit of both numbers: LMDB would take the older commit for the younger one. */
+START_TEST(flipped_number_of_a_commit_is_refused)
+{
+    enum { TXN_AT = 144 }; /* in a meta page of LMDB 0.9, 64 bits */
+    size_t size;
+    struct store *s = open_usual();
+    for (uint64_t i = 0; i < 7; i++) {
+        for (uint64_t lsn = 1 + 5 * i; lsn <= 5 + 5 * i; lsn++)
+            ck_assert_int_eq(append_many(s, lsn, 1, 300), ERR_OK);
+        store_lmdb_close(&s);
+        uint8_t *file = file_read(&size);
+        for (size_t bit = 0; bit < 128; bit++) {
+            size_t at = bit / 64 * 4096 + TXN_AT + bit % 64 / 8;
+            file_poke(at, file[at] ^ (uint8_t)(1u << bit % 8));
+            ck_assert_int_eq(open_as(&s, usual), ERR_CORRUPT);
+            ck_assert(says(&why, "number of the commit"));
+            file_poke(at, file[at]);
+        }
+        mem_free(file);
+        s = open_usual();
+    }
+    store_lmdb_close(&s);
+}
+END_TEST
+
 START_TEST(short_file_is_refused)
 {
     char path[128];
@@ -282,6 +307,8 @@ START_TEST(full_map)
     for (int i = 0; i < 10; i++, lsn += 20)
         ck_assert_int_eq(append_many(s, lsn, 20, 3000), ERR_OK);
     store_lmdb_close(&s);
+    s = open_usual(); /* long free lists are sound */
+    store_lmdb_close(&s);
 }
 END_TEST
 
@@ -399,6 +426,7 @@ int main(void)
     tcase_add_checked_fixture(t, rig_setup, rig_teardown);
     tcase_add_test(t, damaged_record_is_not_served);
     tcase_add_test(t, no_flipped_bit_goes_unseen);
+    tcase_add_test(t, flipped_number_of_a_commit_is_refused);
     tcase_add_test(t, short_file_is_refused);
     tcase_add_test(t, unfinished_file_is_made_anew);
     tcase_add_test(t, damaged_record_is_trimmed);
