@@ -231,7 +231,8 @@ static void renew_class(struct recovery *r, unsigned class_no)
         LOG_U64("damaged", damage->count), LOG_U64("rooms", renewed));
 }
 
-static void store_write(struct shard *s, const char *what)
+/* Whether what the turn holds is durable now. */
+static bool store_write(struct shard *s, const char *what)
 {
     if (s->turn.open && !s->turn.failed) {
         int code = s->store->vtable->commit(s->store);
@@ -240,10 +241,12 @@ static void store_write(struct shard *s, const char *what)
     } else if (s->turn.open) {
         s->store->vtable->abort(s->store);
     }
-    if (s->turn.failed)
+    bool written = !s->turn.failed;
+    if (!written)
         LOG(s->log, LOG_ERROR, "shard.no_space_at_start", LOG_STR("lost", what));
     s->turn.open = s->turn.failed = false;
     s->turn.writes = 0;
+    return written;
 }
 
 static void settle_damage(struct recovery *r)
@@ -265,7 +268,7 @@ static void settle_damage(struct recovery *r)
         return;
     for (unsigned c = 0; c < STORE_CLASSES; c++)
         renew_class(r, c);
-    store_write(s, "the new epochs of rooms with damaged records");
+    (void)store_write(s, "the new epochs of rooms with damaged records");
 }
 
 static void room_open_index(struct shard *s, struct room *room)
@@ -290,11 +293,12 @@ static void grant_slots(struct shard *s, const struct shard_options *options)
         slots[i] = (struct store_slot){.slot = (uint16_t)(options->grant_lo + i), .epoch = 1};
     if (turn_begin(s) && turn_check(s, s->store->vtable->put_slots(s->store, slots, count)))
         (void)turn_check(s, s->store->vtable->put_meta(s->store, "granted", 1));
-    bool failed = s->turn.failed;
-    store_write(s, "the grant of slots");
-    for (size_t i = 0; i < count && !failed; i++)
+    /* A token that is not on disk is none: what was stored under it would be lost with the next
+     * start, which grants nothing to a store that has rooms. */
+    bool granted = store_write(s, "the grant of slots");
+    for (size_t i = 0; i < count && granted; i++)
         s->slot_epoch[slots[i].slot] = 1;
-    s->slots_owned = failed ? 0 : (unsigned)count;
+    s->slots_owned = granted ? (unsigned)count : 0;
     mem_free(slots);
 }
 

@@ -8,7 +8,9 @@
  * that round: LMDB would open the commit before the last one. Each commit frees pages under its own
  * number (at least the root that it replaced), so the newest key of a tree's free list says which
  * commit made it, and both numbers are held against that. The older tree can be read as well: LMDB
- * reuses only what had been freed before it.
+ * reuses only what had been freed before it. (A meta page whose writing failed looks the same:
+ * LMDB puts its old number back over the new tree. Hence not after an EIO: that commit was never
+ * acknowledged.)
  *
  *   page:  u64 number | u16 - | u16 flags | u16 lower | u16 upper | u16 offsets[] .. nodes
  *          of a run: u64 number | u16 - | u16 flags | u32 pages | bytes
@@ -314,7 +316,7 @@ static bool check_other(const struct walk *younger, const uint8_t *meta, uint64_
 }
 
 /* Both meta pages are there from the first write on; the younger one counts. */
-static bool walk_file(struct walk *w, uint64_t size)
+static bool walk_file(struct walk *w, uint64_t size, bool after_eio)
 {
     const uint8_t *first = size >= META_END ? meta_at(w->file, 0) : NULL;
     w->page_bytes = first != NULL ? u32_at(first + TABLES_AT) : 0;
@@ -341,12 +343,12 @@ static bool walk_file(struct walk *w, uint64_t size)
         return false;
     if (!is_numbered(w, u64_at(meta + TXN_AT)))
         return bad(w, meta == second, "number of the commit");
-    if (!check_other(w, meta == second ? first : second, size))
+    if (!after_eio && !check_other(w, meta == second ? first : second, size))
         return bad(w, meta != second, "number of the commit");
     return walk_table(w, names);
 }
 
-int store_check_file(const char *dir, struct strbuf *why)
+int store_check_file(const char *dir, bool after_eio, struct strbuf *why)
 {
     struct strbuf path = {0};
     struct stat st;
@@ -362,7 +364,7 @@ int store_check_file(const char *dir, struct strbuf *why)
         goto done;
     }
     walk.file = map;
-    if (!walk_file(&walk, (uint64_t)st.st_size)) {
+    if (!walk_file(&walk, (uint64_t)st.st_size, after_eio)) {
         strbuf_printf(why, "%s: page %llu is damaged (%s): restore a backup", strbuf_cstr(&path),
                       (unsigned long long)walk.bad, walk.what);
         code = ERR_CORRUPT;

@@ -72,8 +72,9 @@ MUST_USE int store_commit_outcome(struct lmdb_store *s, size_t txn_id, int rc);
 _Noreturn void store_die(struct lmdb_store *s, const char *what, int rc);
 
 /* ---- store_lmdb_check.c ---- */
-/* ERR_CORRUPT with page and reason; a file that is not there is fine. */
-MUST_USE int store_check_file(const char *dir, struct strbuf *why);
+/* ERR_CORRUPT with page and reason; a file that is not there is fine. `after_eio`: the number of
+ * the older commit may be wrong. */
+MUST_USE int store_check_file(const char *dir, bool after_eio, struct strbuf *why);
 
 /* ---- store_lmdb_space.c ---- */
 bool store_space_in_place(int fd); /* does this file system overwrite a block where it is? */

@@ -378,24 +378,37 @@ enum verdict check_dir(const struct check *c, struct strbuf *why)
     return v;
 }
 
+static struct message settle_one(struct history *h, struct world *w, struct op_note *op)
+{
+    struct message m = {
+        .type = MSG_PURGE, .slot = SLOT_UNKNOWN, .key = slice_text(world_key(op->room))};
+    m = op->kind == OP_PURGE ? say(w, m) : say_again(w, (size_t)(op - h->ops));
+    STOA_ASSERT(m.type == MSG_PACK);
+    return m;
+}
+
 void check_settle(struct history *h, struct world *w)
 {
-    for (size_t i = 0; i < h->n_ops; i++) {
+    size_t n = h->n_ops;
+    for (size_t i = 0; i < n; i++) {
         struct op_note *op = &h->ops[i];
-        if (op->state != OP_SENT)
+        if (op->state != OP_SENT || op->kind != OP_PUBLISH)
             continue;
-        struct message m = {.type = MSG_PURGE, .slot = SLOT_UNKNOWN};
-        if (op->kind == OP_PUBLISH) {
-            m = say_again(w, i);
-        } else {
-            m.key = slice_text(world_key(op->room));
-            m = say(w, m);
-        }
-        STOA_ASSERT(m.type == MSG_PACK);
+        struct message m = settle_one(h, w, op);
         if (!m.pack.dup)
             op->ts = w->now.wall_ms;
         op->seq = m.pack.seq;
         op->epoch = m.pack.room_epoch;
         op->state = OP_ACKED;
+    }
+    for (size_t i = 0; i < n; i++) { /* again, behind everything that was published meanwhile */
+        struct op_note *op = &h->ops[i];
+        if (op->state != OP_SENT)
+            continue;
+        (void)settle_one(h, w, op);
+        STOA_ASSERT(h->n_ops < WORLD_OPS_MAX);
+        h->ops[h->n_ops] = *op;
+        h->ops[h->n_ops++].state = OP_ACKED;
+        op->state = OP_REFUSED;
     }
 }

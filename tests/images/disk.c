@@ -15,6 +15,7 @@
 
 #include "common/err.h"
 #include "common/mem.h"
+#include "shard/vec.h"
 
 #define REAL(name) ((__typeof__(&name))(uintptr_t)dlsym(RTLD_NEXT, #name))
 
@@ -28,6 +29,7 @@ static struct {
     bool armed, forever, hit;
     enum disk_fault fault;
     unsigned k, calls;
+    struct vec undo; /* struct disk_event: what unsynced writes wrote over */
 } spoiler;
 
 /* ---- recording ---- */
@@ -119,6 +121,38 @@ bool disk_failed(void)
     return spoiler.hit;
 }
 
+void disk_heal(void)
+{
+    spoiler.armed = false;
+}
+
+static void undo_forget(void)
+{
+    for (size_t i = 0; i < spoiler.undo.count; i++)
+        mem_free(VEC_AT(&spoiler.undo, struct disk_event)[i].bytes);
+    spoiler.undo.count = 0;
+}
+
+static void undo_note(int fd, uint64_t at, size_t size)
+{
+    if (!spoiler.armed || spoiler.fault != FAULT_EIO)
+        return;
+    struct disk_event *e = VEC_PUSH(&spoiler.undo, struct disk_event);
+    *e = (struct disk_event){DISK_WRITE, at, size, mem_zalloc(size)};
+    (void)!pread(fd, e->bytes, size, (off_t)at); /* zeros behind the end */
+}
+
+/* The kernel marks pages clean whose write-back failed: the next sync succeeds without them. */
+static void undo_apply(int fd)
+{
+    for (size_t i = spoiler.undo.count; i-- > 0;) {
+        const struct disk_event *e = &VEC_AT(&spoiler.undo, struct disk_event)[i];
+        ssize_t n = REAL(pwrite)(fd, e->bytes, e->size, (off_t)e->at);
+        STOA_ASSERT(n == (ssize_t)e->size);
+    }
+    undo_forget();
+}
+
 static bool spoils(void)
 {
     if (!spoiler.armed)
@@ -139,6 +173,8 @@ ssize_t pwrite(int fd, const void *bytes, size_t size, off_t at)
     bool bad = spoils();
     if (bad && spoiler.fault != FAULT_SHORT)
         return -1;
+    if (!(fcntl(fd, F_GETFL) & O_DSYNC))
+        undo_note(fd, (uint64_t)at, size);
     ssize_t n = REAL(pwrite)(fd, bytes, bad ? size / 2 : size, at);
     if (recorder.on && n > 0)
         note_write(fd, (uint64_t)at, bytes, (size_t)n);
@@ -153,6 +189,10 @@ ssize_t writev(int fd, const struct iovec *iov, int count)
     if (bad && spoiler.fault != FAULT_SHORT)
         return -1;
     off_t at = lseek(fd, 0, SEEK_CUR);
+    size_t all = 0;
+    for (int i = 0; i < count; i++)
+        all += iov[i].iov_len;
+    undo_note(fd, (uint64_t)at, all);
     ssize_t n = REAL(writev)(fd, iov, bad ? count / 2 : count);
     size_t left = n > 0 ? (size_t)n : 0;
     for (int i = 0; recorder.on && left > 0; i++) {
@@ -196,9 +236,14 @@ static int sync_with(int fd, int (*sync)(int))
     bool names = is_directory(fd);
     if (!names && !is_data(fd))
         return sync(fd);
-    if (!names && spoils())
+    if (!names && spoils()) {
+        undo_apply(fd);
+        errno = spoiler.fault == FAULT_ENOSPC ? ENOSPC : EIO;
         return -1;
+    }
     int rc = sync(fd);
+    if (!names)
+        undo_forget();
     if (recorder.on && rc == 0)
         note(names ? DISK_SYNC_NAMES : DISK_SYNC, 0, 0, NULL);
     return rc;

@@ -37,7 +37,7 @@ size_t disk_recorded(void); /* events so far */
 void disk_recording_free(struct disk_recording *r);
 
 enum disk_fault {
-    FAULT_EIO,
+    FAULT_EIO, /* a sync that fails so loses what it should have made durable, as the kernel does */
     FAULT_ENOSPC,
     FAULT_SHORT, /* a write takes half and says so; a sync fails with EIO */
     FAULT_KINDS
@@ -48,5 +48,6 @@ void disk_fail(enum disk_fault fault, unsigned k, bool forever);
 /* How many such calls there were since disk_fail. */
 unsigned disk_calls(void);
 bool disk_failed(void);
+void disk_heal(void);
 
 #endif

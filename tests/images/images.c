@@ -235,7 +235,8 @@ static void record(struct job *job, uint64_t seed, bool big)
 {
     char dir[80];
     struct strbuf why = {0};
-    snprintf(dir, sizeof dir, "%s/recorded", run_dir);
+    /* On a real file system, whose kind decides what the store does (store_lmdb_space.c). */
+    snprintf(dir, sizeof dir, "%s/recorded", disk_dir);
     job->history = history_create(seed, big);
     disk_record_begin();
     const struct world_start start = {1, job->history->now, false};

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "images.h"
@@ -16,20 +18,36 @@ static const char usage[] =
     "leave of what was acknowledged. Without a part named, all but the real power cuts.\n"
     "  --count N        images of simulated power cuts (default 2000)\n"
     "  --rot N          files with a bit flipped, a page zeroed, an end cut off (default 600)\n"
-    "  --faults N       the k-th call to the disk fails, k = 1..N, of every kind (default 12)\n"
+    "  --faults N       the k-th call to the disk fails, k = 1..N, of every kind (default 40)\n"
     "  --kills N        kill -9 in mid load (default 20)\n"
     "  --rounds N       real power cuts: ext4 on a loop device, as root (default 0)\n"
     "  --ignore-syncs   the check of the check: images as if nothing were synced must fail\n"
     "  --seed N         (default 1)   --workers N  processes (default 2)\n"
-    "  --dir DIR        where the files lie (default /dev/shm or /tmp)\n"
+    "  --dir DIR        a real file system for what needs one (default /tmp)\n"
     "examples:\n"
     "  stoa-crash-images --count 20000\n"
     "  stoa-crash-images --rounds 20\n";
 
-static void cleanup(void)
+static pid_t runner;
+
+static void pass_on(int signal_no)
 {
-    if (run_dir[0] != '\0')
-        remove_tree(run_dir);
+    (void)signal_no;
+    kill(runner, SIGKILL);
+}
+
+/* The run itself is a child: whatever ends it, what it made goes. Its own children end with it. */
+static int supervise(void)
+{
+    int status = 0;
+    struct sigaction action = {.sa_handler = pass_on};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    while (waitpid(runner, &status, 0) < 0)
+        continue;
+    remove_tree(run_dir);
+    remove_tree(disk_dir);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
 static uint64_t number(const char *text)
@@ -51,23 +69,24 @@ static bool run_all(const struct run_options *o)
     if (o->rot > 0)
         good &= run_rot(o);
     if (o->faults > 0)
-        good &= true;
+        good &= run_faults(o);
     if (o->kills > 0)
-        good &= true;
+        good &= run_kills(o);
     if (o->rounds > 0)
-        good &= true;
+        good &= run_power_cuts(o);
     return good;
 }
 
-static bool make_run_dir(const char *base)
+static bool make_dirs(const char *memory, const char *disk)
 {
-    if (base == NULL)
-        base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-    snprintf(run_dir, sizeof run_dir, "%s/stoa-images-XXXXXX", base);
-    if (mkdtemp(run_dir) != NULL)
+    snprintf(run_dir, sizeof run_dir, "%s/stoa-images-XXXXXX", memory);
+    snprintf(disk_dir, sizeof disk_dir, "%s/stoa-images-XXXXXX", disk);
+    bool made = mkdtemp(run_dir) != NULL;
+    if (made && mkdtemp(disk_dir) != NULL)
         return true;
-    perror(run_dir);
-    run_dir[0] = '\0';
+    fprintf(stderr, "stoa-crash-images: cannot make a directory in %s\n", made ? disk : memory);
+    if (made)
+        (void)rmdir(run_dir);
     return false;
 }
 
@@ -81,7 +100,7 @@ int main(int argc, char **argv)
         {"dir", 1, NULL, 'd'},     {"help", 0, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     struct run_options o = {.seed = 1, .workers = 2};
-    const char *base = NULL;
+    const char *disk = "/tmp";
     bool named = false;
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         named |= strchr("crfkp", c) != NULL;
@@ -111,7 +130,7 @@ int main(int argc, char **argv)
             o.ignore_syncs = true;
             break;
         case 'd':
-            base = optarg;
+            disk = optarg;
             break;
         case 'h':
             fputs(usage, stdout);
@@ -126,12 +145,15 @@ int main(int argc, char **argv)
         return 2;
     }
     if (!named)
-        o = (struct run_options){o.seed, o.workers, 2000, 600, 12, 20, 0, o.ignore_syncs};
+        o = (struct run_options){o.seed, o.workers, 2000, 600, 40, 20, 0, o.ignore_syncs};
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (!make_run_dir(base))
+    if (!make_dirs(access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", disk))
         return 1;
+    runner = fork();
+    if (runner != 0)
+        return runner < 0 ? 1 : supervise();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     bool good = run_all(&o);
-    cleanup();
     printf("%s\n", good ? "all held" : "FAILED");
     return good ? 0 : 1;
 }

@@ -32,7 +32,7 @@ struct shared {
     struct shared_worker workers[WORKERS_MAX];
 };
 
-char run_dir[64];
+char run_dir[64], disk_dir[64];
 
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
 {

@@ -17,8 +17,9 @@ typedef enum verdict pool_task(void *ctx, unsigned worker, uint64_t task, struct
  * are printed, ten at most, with `name` and the task's number. */
 void pool_run(const char *name, unsigned workers, uint64_t count, unsigned bad, pool_task *task,
               void *ctx, struct tally *tally);
-/* The directory of this run; each worker has one below it, made by pool_dir. */
-extern char run_dir[64];
+/* The directories of this run, in memory and on a disk; each worker has one below the first, made
+ * by pool_dir. */
+extern char run_dir[64], disk_dir[64];
 void pool_dir(char *out, size_t size, unsigned worker);
 void remove_tree(const char *path);
 /* How a child ended: the store's own end counts as ENDED. */

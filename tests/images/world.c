@@ -1,6 +1,7 @@
 /* SHELL. The world of the store's tests; world.h tells. */
 #include "world.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -165,6 +166,7 @@ static void on_op_answer(struct world *w, struct op_note *op, const struct messa
         op->seq = m->pack.seq;
         op->epoch = m->pack.room_epoch;
         op->acked_at = (uint32_t)disk_recorded();
+        atomic_signal_fence(memory_order_seq_cst);
         op->state = OP_ACKED;
     } else if (m->type == MSG_NACK &&
                (w->lenient || m->nack.code == NACK_DISK || m->nack.code == NACK_ORDER)) {
@@ -356,6 +358,7 @@ static void say_publish(struct world *w)
                          .ts = w->now.wall_ms,
                          .sent_at = (uint32_t)disk_recorded(),
                          .acked_at = UINT32_MAX};
+    atomic_signal_fence(memory_order_seq_cst);
     h->n_ops++;
     struct message m = world_publish(w, number, parts);
     if (h->ops[number].ordered) {
@@ -369,11 +372,13 @@ static void say_purge(struct world *w)
 {
     struct history *h = w->history;
     unsigned room = (unsigned)rng_below(&w->rng, WORLD_ROOMS);
-    h->ops[h->n_ops++] = (struct op_note){.kind = OP_PURGE,
-                                          .room = (uint8_t)room,
-                                          .ts = w->now.wall_ms,
-                                          .sent_at = (uint32_t)disk_recorded(),
-                                          .acked_at = UINT32_MAX};
+    h->ops[h->n_ops] = (struct op_note){.kind = OP_PURGE,
+                                        .room = (uint8_t)room,
+                                        .ts = w->now.wall_ms,
+                                        .sent_at = (uint32_t)disk_recorded(),
+                                        .acked_at = UINT32_MAX};
+    atomic_signal_fence(memory_order_seq_cst); /* a kill leaves no half note */
+    h->n_ops++;
     struct message m = {
         .type = MSG_PURGE, .slot = SLOT_UNKNOWN, .key = slice_text(world_key(room))};
     (void)ask(w, m, ASKED_OP, h->n_ops - 1);
