@@ -29,6 +29,9 @@ static void register_metrics(struct hub *hub, struct metrics *metrics)
     hub->refused =
         metrics_counter(metrics, "stoa_link_refused_total", "",
                         "HELLOs of foreign clusters or of roles that have no business here.");
+    hub->refused_handshakes =
+        metrics_counter(metrics, "stoa_link_refused_handshakes_total", "",
+                        "Connections to this process without a CURVE key or with a wrong one.");
 }
 
 struct hub *hub_create(const struct hub_self *self, const struct hub_handler *handler,
@@ -294,6 +297,11 @@ void hub_tick(struct hub *hub, struct tick now)
 int64_t hub_deadline(const struct hub *hub)
 {
     return heap_next(&hub->timers);
+}
+
+void hub_refused_handshake(struct hub *hub)
+{
+    metric_add(hub->refused_handshakes, 1);
 }
 
 void hub_connected(struct hub *hub, uint32_t peer, struct tick now)

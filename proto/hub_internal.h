@@ -69,7 +69,7 @@ struct hub {
     struct message_arena arena;
     struct log_limit errors, refusals;
     struct metric *links[ROLE_ADMIN + 1];
-    struct metric *resets, *dropped, *protocol_errors, *refused;
+    struct metric *resets, *dropped, *protocol_errors, *refused, *refused_handshakes;
 };
 
 /* ---- hub.c ---- */

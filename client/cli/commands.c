@@ -97,10 +97,14 @@ const struct command cli_commands[] = {
      "  stoa reload\n"
      "  stoa reload --data /var/lib/stoa\n"},
     {"keygen", command_keygen, "make a CURVE key pair",
-     "usage: stoa keygen\n"
+     "usage: stoa keygen [FILE]\n"
+     "Writes a new secret key to FILE (mode 0600, never overwritten) for cluster.curve.secret_file "
+     "and prints the\n"
+     "lines to paste into stoa.yaml. Without FILE the secret key goes to stdout, the rest to "
+     "stderr.\n"
      "examples:\n"
-     "  stoa keygen\n"
-     "  stoa keygen --json\n"},
+     "  stoa keygen curve.key\n"
+     "  stoa keygen --json curve.key\n"},
     {"bench", command_bench, "put load on a cluster and measure",
      "usage: stoa bench publish|fanout|latency [options]\n"
      "publish: acknowledged events a second. fanout: deliveries a second to many sockets. latency: "

@@ -1,10 +1,18 @@
 /* SHELL. stoa config and stoa keygen. */
 #include "common/config.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "client/cli/cli.h"
+
+#define CURVE_TEXT_BYTES 40
 
 static int check(struct cli *cli, struct config *config)
 {
@@ -52,21 +60,56 @@ int command_config(struct cli *cli, int argc, char **argv)
     return status;
 }
 
+/* A new file that only this user can read; nothing is ever overwritten. */
+static int secret_write(struct cli *cli, const char *path, const char *secret)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EEXIST)
+        return cli_fail(cli, "%s is there already and is not overwritten: name a new file", path);
+    if (fd < 0)
+        return cli_fail(cli, "cannot create %s: %s", path, strerror(errno));
+    bool written = dprintf(fd, "%s\n", secret) == CURVE_TEXT_BYTES + 1 && fsync(fd) == 0;
+    int error = errno;
+    if (close(fd) == 0 && written)
+        return EXIT_OK;
+    (void)unlink(path);
+    return cli_fail(cli, "cannot write %s: %s", path, strerror(error));
+}
+
+/* What to paste: one key pair for every process; a publisher with a pair of its own is listed. */
+static void snippet_print(FILE *out, const char *path, const char *public_key)
+{
+    fprintf(out,
+            "# The public key is \"%s\".\n"
+            "# For one key shared by all processes, paste:\n"
+            "cluster: { curve: { secret_file: \"%s\", required: true } }\n"
+            "# For a publisher with a key of its own, add to the cluster's configuration:\n"
+            "#   cluster.curve.allowed: [\"%s\"]\n"
+            "# and give the publisher, beside this secret_file, the cluster's public key as "
+            "cluster.curve.server.\n",
+            public_key, path, public_key);
+}
+
 int command_keygen(struct cli *cli, int argc, char **argv)
 {
-    char public_key[41], secret_key[41];
+    char public_key[CURVE_TEXT_BYTES + 1], secret_key[CURVE_TEXT_BYTES + 1], full[PATH_MAX];
     if (cli_option(cli, argc, argv, "", NULL) != -1)
         return EXIT_USAGE;
-    if (optind < argc)
-        return cli_misuse(cli, "keygen takes no arguments");
+    if (argc - optind > 1)
+        return cli_misuse(cli, "keygen takes one file at most");
+    const char *path = optind < argc ? argv[optind] : NULL;
     if (zmq_curve_keypair(public_key, secret_key) != 0)
         return cli_fail(cli, "this libzmq was built without CURVE");
-    if (cli->json)
-        printf("{\"public_key\":\"%s\",\"secret_key\":\"%s\"}\n", public_key, secret_key);
-    else
-        printf(
-            "# keep the secret key to one process; name the public key where others must know it\n"
-            "public_key: \"%s\"\nsecret_key: \"%s\"\n",
-            public_key, secret_key);
-    return EXIT_OK;
+    int status = path ? secret_write(cli, path, secret_key) : EXIT_OK;
+    if (status == EXIT_OK && path && realpath(path, full))
+        path = full; /* paths in a configuration are relative to its file */
+    if (status == EXIT_OK && cli->json)
+        printf("{\"public\":\"%s\",\"secret%s\":\"%s\"}\n", public_key, path ? "_file" : "",
+               path ? path : secret_key);
+    else if (status == EXIT_OK && !path)
+        printf("%s\n", secret_key);
+    if (status == EXIT_OK && !cli->json && !cli->quiet)
+        snippet_print(path ? stdout : stderr, path ? path : "FILE", public_key);
+    explicit_bzero(secret_key, sizeof secret_key);
+    return status;
 }

@@ -1,7 +1,27 @@
 /* SHELL. Opens libstoa with what the configuration says about the cluster. */
 #include "client/cli/library.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "common/config.h"
+
+/* Whether some router of the list would be spoken to in clear. */
+static bool any_tcp(const char *routers)
+{
+    for (const char *at = routers; *at; at += strcspn(at, ","), at += *at == ',')
+        if (strncmp(at + strspn(at, " "), "ipc://", strlen("ipc://")) != 0)
+            return true;
+    return false;
+}
+
+/* A refused key shows as silence at the caller: the library's warnings say what is wrong. */
+static void warn(void *arg, int level, const char *line)
+{
+    const struct cli *cli = arg;
+    (void)level;
+    fprintf(stderr, "stoa %s: %s\n", cli->command, line);
+}
 
 stoa *library_open(const struct cli *cli)
 {
@@ -11,11 +31,20 @@ stoa *library_open(const struct cli *cli)
     stoa *client = NULL;
     if (config_load(&config, cli->config, NULL, &problem) != ERR_OK) {
         cli_fail(cli, "%.*s", SLICE_FMT(strbuf_slice(&problem)));
+    } else if (config.cluster.curve.required && !config.cluster.curve.secret_key &&
+               any_tcp(cli->router)) {
+        cli_fail(cli,
+                 "%s would be in clear, and cluster.curve.required is set: give "
+                 "cluster.curve.secret_file (stoa keygen makes one) or use ipc://",
+                 cli->router);
     } else {
         stoa_options options = STOA_OPTIONS_INIT;
         options.routers = cli->router;
         options.cluster = config.cluster.name;
         options.name = "stoa";
+        options.log_fn = cli->quiet ? NULL : warn;
+        options.log_arg = (void *)cli; /* read only, by warn */
+        options.log_level = STOA_LOG_WARN;
         options.curve_public_key = config.cluster.curve.public_key;
         options.curve_secret_key = config.cluster.curve.secret_key;
         options.curve_server_key = config.cluster.curve.server_key;

@@ -6,7 +6,8 @@
 #include "client/cli/cli.h"
 #include "client/stoa.h"
 
-/* Opens a publisher to cli->router; NULL after telling why. The caller closes it. */
+/* Opens a publisher to cli->router; NULL after telling why. The caller closes it, and
+ * keeps `cli` until then: warnings are told in its name. */
 stoa *library_open(const struct cli *cli);
 
 #endif

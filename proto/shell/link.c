@@ -283,7 +283,7 @@ static int socket_undo(struct link_socket *s, int code)
 }
 
 /* Whether the endpoint may be used with the keys that there are. */
-static int endpoint_secured(const struct links *l, const struct link_endpoint *e, bool listen,
+static int endpoint_secured(const struct links *l, const struct link_endpoint *e,
                             struct strbuf *why)
 {
     if (e->ipc)
@@ -295,16 +295,9 @@ static int endpoint_secured(const struct links *l, const struct link_endpoint *e
     if (l->keys.required && !l->keys.given) {
         strbuf_printf(why,
                       "%s would be in clear, and cluster.curve.required is set: give "
-                      "cluster.curve.secret_key (stoa keygen makes one) or use ipc://",
+                      "cluster.curve.secret_file (stoa keygen makes one) or use ipc://",
                       e->text);
         return ERR_REFUSED;
-    }
-    if (l->keys.given && !listen && !l->keys.server[0]) {
-        strbuf_printf(why,
-                      "%s: cluster.curve.server_key is missing: the public key of the processes "
-                      "that listen",
-                      e->text);
-        return ERR_INVALID;
     }
     return ERR_OK;
 }
@@ -313,7 +306,7 @@ int links_dial(struct links *l, uint32_t peer, const char *endpoint, struct strb
 {
     struct link_endpoint e;
     TRY(link_endpoint_parse(endpoint, false, &e, why));
-    TRY(endpoint_secured(l, &e, false, why));
+    TRY(endpoint_secured(l, &e, why));
     STOA_ASSERT(peer != 0 && peer <= PEERS_MAX && !l->peers[peer]);
     struct link_socket *s = socket_create(l, &e);
     s->peer = peer;
@@ -331,7 +324,7 @@ int links_listen(struct links *l, unsigned door, const char *endpoint, struct st
 {
     struct link_endpoint e;
     TRY(link_endpoint_parse(endpoint, true, &e, why));
-    TRY(endpoint_secured(l, &e, true, why));
+    TRY(endpoint_secured(l, &e, why));
     if (e.ipc)
         TRY(link_endpoint_clear(&e, why));
     else if (l->keys.given)

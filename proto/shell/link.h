@@ -16,11 +16,11 @@
 
 struct links;
 
-struct links_curve {            /* all NULL: no CURVE */
-    const char *secret_key;     /* Z85, 40 characters: this process's secret key */
-    const char *public_key;     /* Z85: its public key */
-    const char *server_key;     /* Z85: public key of the cluster's listeners (dialers need it) */
-    const char *const *allowed; /* listeners: public keys that may connect, NULL-terminated */
+struct links_curve {        /* all NULL: no CURVE */
+    const char *secret_key; /* Z85, 40 characters: this process's secret key */
+    const char *public_key; /* its public key; NULL: derived from the secret one */
+    const char *server_key; /* public key of the cluster's listeners; NULL: this process's own */
+    const char *const *allowed; /* who may connect besides public and server key; NULL-terminated */
     bool required;              /* refuse tcp endpoints without keys */
 };
 

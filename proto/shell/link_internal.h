@@ -36,17 +36,18 @@ struct link_socket {
      * only after a receive that said EAGAIN, since when the descriptor has been telling the truth.
      */
     bool dirty;
-    /* dialer */
-    uint32_t peer;
     void *monitor; /* PAIR */
     ev_io monitor_io;
     bool monitor_dirty; /* as dirty: a reader that never tried is not woken */
-    bool connected;     /* as the hub was told */
-    bool refused;       /* logged already */
+    /* dialer */
+    uint32_t peer;
+    bool connected; /* as the hub was told */
+    bool refused;   /* logged already */
     int64_t sign_ns, redial_ns;
     /* listener */
     unsigned door;
     struct map *by_identity; /* identity -> link_peer */
+    int64_t refusal_ns;      /* of the last refused handshake that was logged */
 };
 
 /* How to send to a peer of the hub. */
@@ -61,7 +62,7 @@ struct link_keys { /* owned copies; empty text: none */
     char secret[CURVE_KEY_TEXT_BYTES + 1];
     char public[CURVE_KEY_TEXT_BYTES + 1];
     char server[CURVE_KEY_TEXT_BYTES + 1];
-    uint8_t (*allowed)[CURVE_KEY_BYTES]; /* this process's own key and the listed ones */
+    uint8_t (*allowed)[CURVE_KEY_BYTES]; /* its own key, the server's and the listed ones */
     size_t n_allowed;
     bool given; /* a secret key is */
     bool required;

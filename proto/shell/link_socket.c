@@ -97,7 +97,7 @@ static void on_readable(struct ev_loop *ev, ev_io *w, int events)
     (void)link_socket_drain(w->data);
 }
 
-/* ---- the monitor of a dialer ---- */
+/* ---- monitors ---- */
 
 static void dialer_up(struct link_socket *s)
 {
@@ -119,17 +119,45 @@ static void dialer_down(struct link_socket *s)
     hub_disconnected(s->links->hub, s->peer, loop_now(s->links->loop));
 }
 
-static void dialer_failed(struct link_socket *s, const char *what, uint32_t value)
+/* Ends with what to do; our public key is what the other side has to allow. */
+static void dialer_failed(struct link_socket *s, const char *what)
 {
     dialer_down(s);
     s->redial_ns = loop_now(s->links->loop).mono_ns + REDIAL_AFTER_MS * NS_PER_MS;
     if (!s->refused)
         LOG(s->links->log, LOG_WARN, "link.handshake_failed", LOG_STR("endpoint", s->endpoint.text),
-            LOG_STR("why", what), LOG_U64("detail", value));
+            LOG_STR("why", what), LOG_STR("our_key", s->links->keys.public));
     s->refused = true;
 }
 
-static void monitor_event(struct link_socket *s, uint16_t event, uint32_t value)
+static const char *protocol_failure(uint32_t error)
+{
+    if (error == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+        return "one side has a CURVE key and the other none: give both cluster.curve.secret_file, "
+               "or none";
+    if (error == ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC)
+        return "CURVE keys that do not fit: cluster.curve.server must be the public key of the "
+               "side that listens";
+    return "the other side does not speak ZeroMQ as we do";
+}
+
+/* Connections that ended early are the network's, or somebody's probe; only the ones that could
+ * never work are told. Refused keys are told by link_zap.c, which has the key. */
+static void listener_event(struct link_socket *s, uint16_t event, uint32_t error)
+{
+    struct links *l = s->links;
+    int64_t now = loop_now(l->loop).mono_ns;
+    if (event != ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
+        return;
+    hub_refused_handshake(l->hub);
+    if (s->refusal_ns != 0 && now - s->refusal_ns < NS_PER_S)
+        return;
+    s->refusal_ns = now;
+    LOG(l->log, LOG_WARN, "link.handshake_refused", LOG_STR("endpoint", s->endpoint.text),
+        LOG_STR("why", protocol_failure(error)));
+}
+
+static void dialer_event(struct link_socket *s, uint16_t event, uint32_t error)
 {
     s->sign_ns = loop_now(s->links->loop).mono_ns;
     switch (event) {
@@ -137,13 +165,17 @@ static void monitor_event(struct link_socket *s, uint16_t event, uint32_t value)
         dialer_up(s);
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-        dialer_failed(s, "the peer does not allow our key", value);
+        dialer_failed(
+            s, "the peer does not allow our key: add it to the peer's cluster.curve.allowed");
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-        dialer_failed(s, "the peer does not speak as we do (CURVE on one side only?)", value);
+        dialer_failed(s, protocol_failure(error));
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        dialer_failed(s, "the connection ended within the handshake (wrong server key?)", value);
+        dialer_failed(s, s->links->keys.given && !s->endpoint.ipc
+                             ? "the connection ended within the handshake: cluster.curve.server "
+                               "must be the peer's public key"
+                             : "the connection ended within the handshake");
         break;
     case ZMQ_EVENT_DISCONNECTED:
         dialer_down(s);
@@ -166,7 +198,10 @@ bool link_monitor_drain(struct link_socket *s)
         uint32_t value;
         memcpy(&event, head, sizeof event);
         memcpy(&value, head + sizeof event, sizeof value);
-        monitor_event(s, event, value);
+        if (s->listener)
+            listener_event(s, event, value);
+        else
+            dialer_event(s, event, value);
     }
 }
 
@@ -183,7 +218,8 @@ static int monitor_open(struct link_socket *s, struct strbuf *why)
     char address[64];
     snprintf(address, sizeof address, "inproc://monitor-%llu",
              (unsigned long long)++l->last_monitor);
-    if (zmq_socket_monitor(s->zmq, address, ZMQ_EVENT_ALL) == 0)
+    int events = s->listener ? ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL : ZMQ_EVENT_ALL;
+    if (zmq_socket_monitor(s->zmq, address, events) == 0)
         s->monitor = zmq_socket(l->context, ZMQ_PAIR);
     if (!s->monitor) {
         strbuf_printf(why, "%s: no monitor: %s", s->endpoint.text, zmq_strerror(errno));
@@ -324,6 +360,8 @@ int link_socket_listen(struct link_socket *s, struct strbuf *why)
     link_set_int(s->zmq, ZMQ_ROUTER_MANDATORY, 1);
     link_set_int(s->zmq, ZMQ_ROUTER_HANDOVER, 1);
     curve_server(s);
+    if (!s->endpoint.ipc)
+        TRY(monitor_open(s, why));
     link_watch(s->links, &s->io, s->zmq, on_readable, s);
     s->dirty = true;
     /* The socket file is made within zmq_bind: nobody but this user may ever connect to it. */

@@ -37,9 +37,11 @@ static bool allowed_load(struct link_keys *keys, const char *const *allowed)
     size_t count = 0;
     while (allowed && allowed[count])
         count++;
-    keys->allowed = mem_zalloc((count + 1) * sizeof *keys->allowed);
-    if (keys->public[0] && key_decode(keys->public, keys->allowed[0]))
-        keys->n_allowed = 1;
+    keys->allowed = mem_zalloc((count + 2) * sizeof *keys->allowed);
+    if (keys->public[0] && key_decode(keys->public, keys->allowed[keys->n_allowed]))
+        keys->n_allowed++;
+    if (keys->server[0] && key_decode(keys->server, keys->allowed[keys->n_allowed]))
+        keys->n_allowed++;
     for (size_t i = 0; i < count; i++)
         if (!key_decode(allowed[i], keys->allowed[keys->n_allowed++]))
             return false;
@@ -53,15 +55,17 @@ void link_keys_load(struct link_keys *keys, const struct links_curve *curve)
         return;
     keys->required = curve->required;
     if (!key_load(keys->secret, curve->secret_key))
-        keys->problem = "cluster.curve.secret_key is not a Z85 key of 40 characters";
+        keys->problem = "cluster.curve.secret is not a Z85 key of 40 characters";
     else if (!key_load(keys->public, curve->public_key))
-        keys->problem = "cluster.curve.public_key is not a Z85 key of 40 characters";
+        keys->problem = "cluster.curve.public is not a Z85 key of 40 characters";
     else if (!key_load(keys->server, curve->server_key))
-        keys->problem = "cluster.curve.server_key is not a Z85 key of 40 characters";
+        keys->problem = "cluster.curve.server is not a Z85 key of 40 characters";
     keys->given = curve->secret_key && curve->secret_key[0];
     if (!keys->problem && keys->given && !keys->public[0] &&
         zmq_curve_public(keys->public, keys->secret) != 0)
-        keys->problem = "cluster.curve.secret_key has no public key";
+        keys->problem = "cluster.curve.secret has no public key";
+    if (!keys->problem && !keys->server[0])
+        memcpy(keys->server, keys->public, sizeof keys->server); /* one key pair for all */
     if (!keys->problem && !allowed_load(keys, curve->allowed))
         keys->problem = "cluster.curve.allowed has an entry that is not a Z85 key of 40 characters";
 }
@@ -84,14 +88,16 @@ static bool key_allowed(const struct links *l, zframe_t *credentials)
     return false;
 }
 
-static void refusal_log(const struct links *l, zframe_t *address, zframe_t *credentials)
+static void refusal_log(struct links *l, zframe_t *address, zframe_t *credentials)
 {
     char key[CURVE_KEY_TEXT_BYTES + 1] = "";
     if (credentials && zframe_size(credentials) == CURVE_KEY_BYTES)
         (void)zmq_z85_encode(key, zframe_data(credentials), CURVE_KEY_BYTES);
     struct slice from =
         address ? slice_of(zframe_data(address), zframe_size(address)) : (struct slice){0};
-    LOG(l->log, LOG_WARN, "link.key_refused", LOG_SLICE("address", from), LOG_STR("key", key));
+    hub_refused_handshake(l->hub);
+    LOG(l->log, LOG_WARN, "link.key_refused", LOG_SLICE("address", from), LOG_STR("key", key),
+        LOG_STR("hint", "if it belongs to this cluster, add it to cluster.curve.allowed"));
 }
 
 /* Request: version, request id, domain, address, routing id, mechanism, credentials. */

@@ -480,9 +480,11 @@ START_TEST(curve_refuses_a_key_that_is_not_listed)
 }
 END_TEST
 
-static bool dialer_failed(void)
+/* Both ends tell, and the listener tells why. */
+static bool both_told(void)
 {
-    return end_logged(dialer, "link.handshake_failed");
+    return end_logged(dialer, "link.handshake_failed") &&
+           end_logged(server, "link.handshake_refused");
 }
 
 START_TEST(curve_refuses_clear_and_wrong_server_keys)
@@ -497,8 +499,23 @@ START_TEST(curve_refuses_clear_and_wrong_server_keys)
     dialer = end_create(_i == 0 ? NULL : &at_client);
     end_listen(server, tcp);
     end_dial(dialer, tcp);
-    await(dialer_failed);
+    await(both_told);
+    ck_assert(end_logged(server, _i == 0 ? "one side has a CURVE key" : "keys that do not fit"));
+    ck_assert(end_logged(dialer, _i == 0 ? "one side has a CURVE key" : "cluster.curve.server"));
     ck_assert_uint_eq(server->ups + dialer->ups, 0);
+}
+END_TEST
+
+/* The simple set-up: every process has the same key pair, and nothing else is said. */
+START_TEST(curve_with_one_shared_key)
+{
+    keys_make();
+    struct links_curve shared = {.secret_key = server_secret, .required = true};
+    server = end_create(&shared);
+    dialer = end_create(&shared);
+    end_listen(server, tcp);
+    end_dial(dialer, tcp);
+    await(both_up);
 }
 END_TEST
 
@@ -520,12 +537,11 @@ static const struct {
     int code;
     const char *text;
 } key_cases[] = {
-    {NULL, NULL, NULL, true, ERR_REFUSED, "in clear"},
+    {NULL, NULL, NULL, true, ERR_REFUSED, "give cluster.curve.secret_file"},
     {NULL, NULL, NULL, false, ERR_REFUSED, "in clear"},
-    {"short", NULL, NULL, true, ERR_INVALID, "secret_key"},
-    {"ok", NULL, NULL, false, ERR_INVALID, "server_key is missing"},
-    {"ok", "not a key", NULL, false, ERR_INVALID, "server_key"},
-    {"ok", NULL, "not a key", true, ERR_INVALID, "allowed"},
+    {"short", NULL, NULL, true, ERR_INVALID, "cluster.curve.secret is not"},
+    {"ok", "not a key", NULL, false, ERR_INVALID, "cluster.curve.server is not"},
+    {"ok", NULL, "not a key", true, ERR_INVALID, "cluster.curve.allowed has"},
 };
 
 START_TEST(keys_that_do_not_work_are_explained)
@@ -732,6 +748,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, curve_lets_the_listed_key_in);
     tcase_add_test(tc, curve_refuses_a_key_that_is_not_listed);
     tcase_add_loop_test(tc, curve_refuses_clear_and_wrong_server_keys, 0, 2);
+    tcase_add_test(tc, curve_with_one_shared_key);
     tcase_add_test(tc, curve_keys_leave_ipc_alone);
     tcase_add_loop_test(tc, keys_that_do_not_work_are_explained, 0,
                         sizeof key_cases / sizeof *key_cases);
