@@ -25,6 +25,15 @@ static int check(struct cli *cli, struct config *config)
     return code == ERR_OK ? EXIT_OK : EXIT_FAILED;
 }
 
+/* No mistake, as a local cluster (stoa up) needs no key; elsewhere processes would not start. */
+static void note_clear_links(const struct cli *cli, const struct config *config)
+{
+    if (config->cluster.curve.required && !config->cluster.curve.secret_key && !cli->quiet)
+        fputs("note: cluster.curve.required is set without a key: only ipc endpoints will be used; "
+              "for tcp give cluster.curve.secret_file (stoa keygen makes one)\n",
+              stderr);
+}
+
 static void print(struct strbuf *text)
 {
     fwrite(text->data, 1, text->size, stdout);
@@ -50,6 +59,8 @@ int command_config(struct cli *cli, int argc, char **argv)
     if (strcmp(verb, "check") != 0 && strcmp(verb, "show") != 0)
         return cli_misuse(cli, "no verb \"%s\"; there are check, show and default", verb);
     int status = check(cli, &config);
+    if (status == EXIT_OK)
+        note_clear_links(cli, &config);
     if (status == EXIT_OK && strcmp(verb, "show") == 0) {
         config_print(&config, cli->json, &text);
         print(&text);

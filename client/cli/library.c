@@ -15,12 +15,28 @@ static bool any_tcp(const char *routers)
     return false;
 }
 
-/* A refused key shows as silence at the caller: the library's warnings say what is wrong. */
-static void warn(void *arg, int level, const char *line)
+/* A refused key shows as silence at the caller: the library's warnings say what is wrong, and here
+ * follows what to do, in the configuration's words. */
+static void warn(const struct cli *cli, const char *line, const char *hint)
 {
-    const struct cli *cli = arg;
+    bool handshake = strstr(line, "link.handshake_failed") != NULL;
+    fprintf(stderr, "stoa %s: %s%s%s\n", cli->command, line, handshake ? ": " : "",
+            handshake ? hint : "");
+}
+
+static void warn_with_key(void *arg, int level, const char *line)
+{
     (void)level;
-    fprintf(stderr, "stoa %s: %s\n", cli->command, line);
+    warn(arg, line,
+         "the router must have a key too and list ours in cluster.curve.allowed, and "
+         "cluster.curve.server must be the router's public key");
+}
+
+static void warn_without_key(void *arg, int level, const char *line)
+{
+    (void)level;
+    warn(arg, line,
+         "the router may want a CURVE key: give cluster.curve.secret_file (stoa keygen makes one)");
 }
 
 stoa *library_open(const struct cli *cli)
@@ -42,7 +58,9 @@ stoa *library_open(const struct cli *cli)
         options.routers = cli->router;
         options.cluster = config.cluster.name;
         options.name = "stoa";
-        options.log_fn = cli->quiet ? NULL : warn;
+        options.log_fn = cli->quiet                        ? NULL
+                         : config.cluster.curve.secret_key ? warn_with_key
+                                                           : warn_without_key;
         options.log_arg = (void *)cli; /* read only, by warn */
         options.log_level = STOA_LOG_WARN;
         options.curve_public_key = config.cluster.curve.public_key;
