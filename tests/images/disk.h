@@ -49,5 +49,7 @@ void disk_fail(enum disk_fault fault, unsigned k, bool forever);
 unsigned disk_calls(void);
 bool disk_failed(void);
 void disk_heal(void);
+/* fdatasync and fsync of the file say yes and do nothing, like a disk that lies. */
+void disk_skip_syncs(void);
 
 #endif
