@@ -94,7 +94,9 @@ int record_read(uint64_t lsn, struct slice bytes, struct store_record *out)
     if (bytes.size < RECORD_HEADER_BYTES || bytes.size > RECORD_MAX_BYTES || p[4] != LAYOUT)
         return ERR_CORRUPT;
     size_t conflate = p[5], filter = get16(p + 6);
-    if (RECORD_HEADER_BYTES + conflate + filter > bytes.size ||
+    if (conflate > CONFLATE_MAX_BYTES || filter > FILTER_MAX_BYTES || get16(p + 14) != 0 ||
+        RECORD_HEADER_BYTES + conflate + filter > bytes.size ||
+        bytes.size - RECORD_HEADER_BYTES - conflate - filter > BODY_MAX_BYTES ||
         get32(p) != sum_of(lsn, p, bytes.size))
         return ERR_CORRUPT;
     const uint8_t *rest = p + RECORD_HEADER_BYTES;

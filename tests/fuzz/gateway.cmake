@@ -1,1 +1,5 @@
 stoa_fuzz(http gateway_core)
+stoa_fuzz(session gateway_core)
+target_sources(fuzz_session PRIVATE ../unit/gateway_world.c ../unit/gateway_far.c)
+target_include_directories(fuzz_session PRIVATE ../unit)
+target_compile_options(fuzz_session PRIVATE -Wno-conversion -Wno-format-nonliteral -Wno-format-extra-args)

@@ -564,12 +564,19 @@ void far_end(void)
     for (size_t i = queue_first; i < queue_last; i++)
         buf_unref(queue[i % QUEUE_MAX].bytes);
     for (size_t i = 0; i < n_rooms; i++) {
-        for (size_t n = 0; n < EVENTS_MAX; n++) {
+        for (size_t n = 0; n < rooms[i].head; n++) {
             mem_free(rooms[i].events[n].payload);
             mem_free(rooms[i].events[n].conflate);
         }
         mem_free(rooms[i].events);
     }
+    memset(rooms, 0, sizeof rooms); /* as before the first begin */
+    memset(far, 0, sizeof far);
+    memset(&faults, 0, sizeof faults);
+    n_rooms = queue_first = queue_last = n_held = 0;
+    n_pubs = n_subs = n_unsubs = n_replays = n_syncs = n_full_syncs = n_credits = 0;
+    granted = 0;
+    claims = false;
 }
 
 /* ---- the cluster, from tests ---- */

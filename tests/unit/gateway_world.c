@@ -128,6 +128,7 @@ void world_teardown(void)
         mem_free(clients[i].content_type);
         strbuf_free(&clients[i].out);
     }
+    memset(clients, 0, sizeof clients);
     ck_assert_uint_eq(buf_alive(), 0);
 }
 
@@ -274,9 +275,9 @@ static char *frame_text;
 
 const char *frame(struct client *c)
 {
-    const uint8_t *at = c->out.data + c->read;
     if (c->read == c->out.size)
         return "";
+    const uint8_t *at = c->out.data + c->read;
     size_t size = at[1];
     size_t header = 2;
     ck_assert(at[0] == 0x81 || at[0] == 0x82);

@@ -1,0 +1,1 @@
+stoa_fuzz(record shard_store)
