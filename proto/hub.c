@@ -31,7 +31,7 @@ static void register_metrics(struct hub *hub, struct metrics *metrics)
                         "HELLOs of foreign clusters or of roles that have no business here.");
     hub->refused_handshakes =
         metrics_counter(metrics, "stoa_link_refused_handshakes_total", "",
-                        "Connections to this process without a CURVE key or with a wrong one.");
+                        "Connections that ended within the handshake: no CURVE key, a wrong one.");
 }
 
 struct hub *hub_create(const struct hub_self *self, const struct hub_handler *handler,

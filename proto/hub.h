@@ -97,7 +97,8 @@ unsigned hub_door(const struct hub *hub, uint32_t peer);
 void hub_connected(struct hub *hub, uint32_t peer, struct tick now);
 void hub_disconnected(struct hub *hub, uint32_t peer, struct tick now);
 
-/* Counts a connection that the links refused before its first packet: no key, or a wrong one. */
+/* Counts a connection that the links refused before its first packet: no key, a wrong one, a probe.
+ */
 void hub_refused_handshake(struct hub *hub);
 
 /* A packet from a peer. Borrows; handlers may keep refs. */

@@ -47,7 +47,8 @@ struct link_socket {
     /* listener */
     unsigned door;
     struct map *by_identity; /* identity -> link_peer */
-    int64_t refusal_ns;      /* of the last refused handshake that was logged */
+    /* Of the last refused handshake, and the last that ended early, that were logged. */
+    int64_t refusal_ns, early_end_ns;
 };
 
 /* How to send to a peer of the hub. */

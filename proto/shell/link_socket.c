@@ -21,6 +21,7 @@
 #define REDIAL_AFTER_MS 1000  /* after a refusal */
 #define REDIAL_SILENT_MS 8000 /* connecting, and nothing heard from libzmq */
 #define MONITOR_HWM 1000
+#define EARLY_END_QUIET_NS (60 * NS_PER_S)
 #define KEEPALIVE_IDLE_S 15
 #define KEEPALIVE_INTERVAL_S 5
 #define KEEPALIVE_COUNT 3
@@ -141,20 +142,36 @@ static const char *protocol_failure(uint32_t error)
     return "the other side does not speak ZeroMQ as we do";
 }
 
-/* Connections that ended early are the network's, or somebody's probe; only the ones that could
- * never work are told. Refused keys are told by link_zap.c, which has the key. */
+/* Whoever sees first that only one side has a key closes, and the other sees no more than this. */
+static const char *early_end(const struct link_socket *s)
+{
+    if (s->endpoint.ipc)
+        return "the connection ended within the handshake";
+    if (!s->links->keys.given)
+        return "the connection ended within the handshake: if the other side has a CURVE key, this "
+               "one needs cluster.curve.secret_file too";
+    return s->listener ? "the connection ended within the handshake: a process without a CURVE "
+                         "key, or a probe of the port"
+                       : "the connection ended within the handshake: the peer needs a CURVE key, "
+                         "and cluster.curve.server must be its public key";
+}
+
+/* Refused keys are told by link_zap.c, which has the key. A probe that comes all the time must not
+ * fill the log. */
 static void listener_event(struct link_socket *s, uint16_t event, uint32_t error)
 {
     struct links *l = s->links;
     int64_t now = loop_now(l->loop).mono_ns;
-    if (event != ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
+    bool protocol = event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL;
+    if (!protocol && event != ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)
         return;
     hub_refused_handshake(l->hub);
-    if (s->refusal_ns != 0 && now - s->refusal_ns < NS_PER_S)
+    int64_t *told_ns = protocol ? &s->refusal_ns : &s->early_end_ns;
+    if (*told_ns != 0 && now - *told_ns < (protocol ? NS_PER_S : EARLY_END_QUIET_NS))
         return;
-    s->refusal_ns = now;
+    *told_ns = now;
     LOG(l->log, LOG_WARN, "link.handshake_refused", LOG_STR("endpoint", s->endpoint.text),
-        LOG_STR("why", protocol_failure(error)));
+        LOG_STR("why", protocol ? protocol_failure(error) : early_end(s)));
 }
 
 static void dialer_event(struct link_socket *s, uint16_t event, uint32_t error)
@@ -172,10 +189,7 @@ static void dialer_event(struct link_socket *s, uint16_t event, uint32_t error)
         dialer_failed(s, protocol_failure(error));
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        dialer_failed(s, s->links->keys.given && !s->endpoint.ipc
-                             ? "the connection ended within the handshake: cluster.curve.server "
-                               "must be the peer's public key"
-                             : "the connection ended within the handshake");
+        dialer_failed(s, early_end(s));
         break;
     case ZMQ_EVENT_DISCONNECTED:
         dialer_down(s);
@@ -218,7 +232,8 @@ static int monitor_open(struct link_socket *s, struct strbuf *why)
     char address[64];
     snprintf(address, sizeof address, "inproc://monitor-%llu",
              (unsigned long long)++l->last_monitor);
-    int events = s->listener ? ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL : ZMQ_EVENT_ALL;
+    int failures = ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
+    int events = s->listener ? failures : ZMQ_EVENT_ALL;
     if (zmq_socket_monitor(s->zmq, address, events) == 0)
         s->monitor = zmq_socket(l->context, ZMQ_PAIR);
     if (!s->monitor) {

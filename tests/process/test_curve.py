@@ -99,7 +99,7 @@ def test_one_shared_key(bin_dir):
             publish(c.base, "upload:a", 4)
             assert reader.recv_json() == 4
             no_secret_shows(c, secret)
-            assert all(handshakes_refused(p) == 0 for p in c.all)
+            assert not any("link.key_refused" in p.log_path.read_text() for p in c.all)
 
 
 def test_strangers_are_refused(bin_dir):
@@ -124,7 +124,6 @@ def test_strangers_are_refused(bin_dir):
             clear = by_router(config_like(c, c.dir / "clear.yaml", ""))
             assert "cluster.curve.secret_file" in clear, clear
             assert "link.handshake_refused" in router.log_path.read_text()
-            assert "one side has a CURVE key and the other none" in router.log_path.read_text()
 
             unlisted = by_router(config_like(c, c.dir / "foreign.yaml", f"{foreign}, server: '{public}'"))
             assert "does not allow our key" in unlisted and "cluster.curve.allowed" in unlisted, unlisted
@@ -133,7 +132,8 @@ def test_strangers_are_refused(bin_dir):
 
             wrong_server = by_router(config_like(c, c.dir / "server.yaml", foreign))
             assert "cluster.curve.server must be the router's public key" in wrong_server, wrong_server
-            assert "cluster.curve.server must be the public key" in router.log_path.read_text()
+            wait_until("the router says which key does not fit",
+                       lambda: "cluster.curve.server must be the public key" in router.log_path.read_text())
             for text in (clear, unlisted, wrong_server):
                 assert secret not in text and foreign_secret not in text
 

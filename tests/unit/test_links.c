@@ -500,8 +500,10 @@ START_TEST(curve_refuses_clear_and_wrong_server_keys)
     end_listen(server, tcp);
     end_dial(dialer, tcp);
     await(both_told);
-    ck_assert(end_logged(server, _i == 0 ? "one side has a CURVE key" : "keys that do not fit"));
-    ck_assert(end_logged(dialer, _i == 0 ? "one side has a CURVE key" : "cluster.curve.server"));
+    /* Without a key at one side, who sees it first hangs up on the other. */
+    if (_i == 1)
+        ck_assert(end_logged(server, "keys that do not fit"));
+    ck_assert(end_logged(dialer, _i == 0 ? "cluster.curve.secret_file" : "cluster.curve.server"));
     ck_assert_uint_eq(server->ups + dialer->ups, 0);
 }
 END_TEST
