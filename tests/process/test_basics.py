@@ -73,6 +73,8 @@ def test_one_order_for_every_dialect(bin_dir):
         assert v1.recv_json()["status"] == "live"
         sse = EventStream(c.base, f"/events?key={key}")
         assert sse.status == 200 and sse.headers["content-type"].startswith("text/event-stream")
+        tail = subprocess.Popen([pathlib.Path(bin_dir) / "stoa", "-s", f"http://127.0.0.1:{c.base[1]}", "tail", "--replay", "all", key],
+                                stdout=subprocess.PIPE, text=True)
 
         def some(publisher):
             for n in range(publisher, count, 8 * 50):
@@ -87,13 +89,18 @@ def test_one_order_for_every_dialect(bin_dir):
         orders.append([f["data"]["n"] for f in frames])
         events = [sse.next() for _ in range(count)]
         orders.append([json.loads(data)["n"] for _, _, data in events])
+        lines = [tail.stdout.readline().rstrip("\n").split("\t") for _ in range(count)]
+        tail.kill()
+        tail.wait()
+        orders.append([json.loads(data)["n"] for _, data in lines])
+        assert [ident for ident, _ in lines] == [ident for _, ident, _ in events]
         assert sorted(orders[0]) == list(range(count))
         for other in orders[1:]:
             assert other == orders[0]
         assert [f["id"] for f in frames] == [ident for _, ident, _ in events]
         seqs = [int(f["id"].split("-")[1]) for f in frames]
         assert seqs == list(range(1, count + 1))
-        return f"{count} events, 4 readers, one order"
+        return f"{count} events, {len(orders)} readers, one order"
 
 
 def test_resume(bin_dir):
