@@ -7,10 +7,12 @@
  * Which of the two meta pages is the younger only their numbers say, and one flipped bit can turn
  * that round: LMDB would open the commit before the last one. Each commit frees pages under its own
  * number (at least the root that it replaced), so the newest key of a tree's free list says which
- * commit made it, and both numbers are held against that. The older tree can be read as well: LMDB
- * reuses only what had been freed before it. (A meta page whose writing failed looks the same:
- * LMDB puts its old number back over the new tree. Hence not after an EIO: that commit was never
- * acknowledged.)
+ * commit made it. The other tree can be read as well: LMDB reuses only what had been freed before
+ * it. A sound tree that is younger than its meta page says gets its number back.
+ *
+ * A meta page whose writing failed looks the same: LMDB puts its old number back over the new tree.
+ * When the process ended right there, nobody was told how that commit ended, and it counts. A store
+ * that goes on, after ENOSPC, mends the page first (store_mend_meta).
  *
  *   page:  u64 number | u16 - | u16 flags | u16 lower | u16 upper | u16 offsets[] .. nodes
  *          of a run: u64 number | u16 - | u16 flags | u32 pages | bytes
@@ -44,7 +46,8 @@ struct walk {
     uint8_t *met;               /* a bit for each page */
     uint64_t newest_free;       /* key of the free list */
     size_t names;               /* tables met so far */
-    uint64_t bad;               /* number of the first damaged page */
+    uint64_t number; /* of the commit that the damaged meta page tells of, 0: not known */
+    uint64_t bad;    /* number of the first damaged page */
     const char *what;
 };
 
@@ -285,6 +288,13 @@ static struct table free_list_at(const uint8_t *meta)
     return t;
 }
 
+static struct table names_at(const uint8_t *meta)
+{
+    struct table t = table_at(meta + TABLES_AT + TABLE_BYTES);
+    t.names = true;
+    return t;
+}
+
 static void walk_begin(struct walk *w, uint64_t pages)
 {
     mem_free(w->met);
@@ -299,24 +309,43 @@ static bool is_numbered(const struct walk *w, uint64_t txn)
     return w->newest_free == txn || (w->newest_free == 0 && txn <= 1);
 }
 
-/* The other commit, which should be the one before: just whether its number is right. A tree that
- * cannot be walked says nothing; the next commit writes over that page. */
-static bool check_other(const struct walk *younger, const uint8_t *meta, uint64_t size)
+/* Whether the other meta page tells of an older commit, as its number says. A tree that is not
+ * sound does not count; the next commit writes over that page. */
+static bool check_other(struct walk *younger, uint64_t txn, const uint8_t *meta, uint64_t size)
 {
     struct walk w = {.file = younger->file, .page_bytes = younger->page_bytes};
     uint64_t last = u64_at(meta + LAST_PAGE_AT);
     struct table unused = free_list_at(meta);
-    bool walked = last < size / w.page_bytes && unused.flags == INTEGER_KEYS;
-    if (walked) {
+    bool sound = last < size / w.page_bytes && unused.flags == INTEGER_KEYS;
+    if (sound) {
         walk_begin(&w, last + 1);
-        walked = walk_table(&w, unused);
+        sound = walk_table(&w, unused) && w.newest_free > txn && walk_table(&w, names_at(meta));
     }
     mem_free(w.met);
-    return !walked || is_numbered(&w, u64_at(meta + TXN_AT));
+    if (sound)
+        younger->number = w.newest_free;
+    return !sound;
+}
+
+int store_mend_meta(int fd, uint64_t page_bytes)
+{
+    enum { TXN_IN_PAGE = PAGE_HEAD + TXN_AT, BYTES = META_END - PAGE_HEAD };
+    uint8_t pages[2][META_END];
+    for (unsigned i = 0; i < 2; i++)
+        if (pread(fd, pages[i], META_END, (off_t)(i * page_bytes)) != META_END)
+            return EIO;
+    unsigned younger = u64_at(pages[1] + TXN_IN_PAGE) > u64_at(pages[0] + TXN_IN_PAGE);
+    uint64_t txn = u64_at(pages[younger] + TXN_IN_PAGE) - 1;
+    uint8_t *mended = pages[younger] + PAGE_HEAD;
+    memcpy(mended + TXN_AT, &txn, sizeof txn);
+    off_t at = (off_t)(!younger * page_bytes + PAGE_HEAD);
+    if (pwrite(fd, mended, BYTES, at) != BYTES)
+        return ENOSPC; /* as LMDB met it: the page is as it was */
+    return fdatasync(fd) == 0 ? 0 : errno;
 }
 
 /* Both meta pages are there from the first write on; the younger one counts. */
-static bool walk_file(struct walk *w, uint64_t size, bool after_eio)
+static bool walk_file(struct walk *w, uint64_t size)
 {
     const uint8_t *first = size >= META_END ? meta_at(w->file, 0) : NULL;
     w->page_bytes = first != NULL ? u32_at(first + TABLES_AT) : 0;
@@ -334,8 +363,7 @@ static bool walk_file(struct walk *w, uint64_t size, bool after_eio)
     if (last >= size / w->page_bytes)
         return bad(w, meta == second, "last page, which lies beyond the end of the file");
     struct table unused = free_list_at(meta);
-    struct table names = table_at(meta + TABLES_AT + TABLE_BYTES);
-    names.names = true;
+    struct table names = names_at(meta);
     if (unused.flags != INTEGER_KEYS || names.flags != 0)
         return bad(w, meta == second, "table");
     walk_begin(w, last + 1);
@@ -343,12 +371,37 @@ static bool walk_file(struct walk *w, uint64_t size, bool after_eio)
         return false;
     if (!is_numbered(w, u64_at(meta + TXN_AT)))
         return bad(w, meta == second, "number of the commit");
-    if (!after_eio && !check_other(w, meta == second ? first : second, size))
+    uint64_t txn = u64_at(meta + TXN_AT);
+    if (!check_other(w, txn, meta == second ? first : second, size))
         return bad(w, meta != second, "number of the commit");
     return walk_table(w, names);
 }
 
-int store_check_file(const char *dir, bool after_eio, struct strbuf *why)
+static int check_mapped(struct walk *walk, const char *path, uint64_t size, struct log *log,
+                        struct strbuf *why)
+{
+    bool sound = walk_file(walk, size);
+    if (!sound && walk->number != 0) {
+        off_t at = (off_t)(walk->bad * walk->page_bytes + PAGE_HEAD + TXN_AT);
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        bool written = fd >= 0 && pwrite(fd, &walk->number, 8, at) == 8 && fdatasync(fd) == 0;
+        if (fd >= 0)
+            close(fd);
+        if (written) {
+            LOG(log, LOG_WARN, "store.mended", LOG_STR("file", path), LOG_U64("page", walk->bad),
+                LOG_U64("commit", walk->number));
+            *walk = (struct walk){.file = walk->file, .met = walk->met};
+            sound = walk_file(walk, size);
+        }
+    }
+    if (sound)
+        return ERR_OK;
+    strbuf_printf(why, "%s: page %llu is damaged (%s): restore a backup", path,
+                  (unsigned long long)walk->bad, walk->what);
+    return ERR_CORRUPT;
+}
+
+int store_check_file(const char *dir, struct log *log, struct strbuf *why)
 {
     struct strbuf path = {0};
     struct stat st;
@@ -364,11 +417,7 @@ int store_check_file(const char *dir, bool after_eio, struct strbuf *why)
         goto done;
     }
     walk.file = map;
-    if (!walk_file(&walk, (uint64_t)st.st_size, after_eio)) {
-        strbuf_printf(why, "%s: page %llu is damaged (%s): restore a backup", strbuf_cstr(&path),
-                      (unsigned long long)walk.bad, walk.what);
-        code = ERR_CORRUPT;
-    }
+    code = check_mapped(&walk, strbuf_cstr(&path), (uint64_t)st.st_size, log, why);
     mem_free(walk.met);
     munmap(map, (size_t)st.st_size);
 done:

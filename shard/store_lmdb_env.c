@@ -170,8 +170,10 @@ static void ensure_usable(struct lmdb_store *s, size_t txn_id)
     MDB_envinfo info;
     int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
     if (rc == MDB_PANIC) {
+        rc = store_mend_meta(s->file_fd, s->page_bytes);
         store_env_close(s);
-        rc = store_env_open(s);
+        if (rc == 0 || is_no_space(rc))
+            rc = store_env_open(s);
         LOG(s->log, LOG_WARN, "store.reopened", LOG_STR("dir", s->dir));
     } else if (rc == 0) {
         mdb_txn_abort(txn);

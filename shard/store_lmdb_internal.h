@@ -72,9 +72,11 @@ MUST_USE int store_commit_outcome(struct lmdb_store *s, size_t txn_id, int rc);
 _Noreturn void store_die(struct lmdb_store *s, const char *what, int rc);
 
 /* ---- store_lmdb_check.c ---- */
-/* ERR_CORRUPT with page and reason; a file that is not there is fine. `after_eio`: the number of
- * the older commit may be wrong. */
-MUST_USE int store_check_file(const char *dir, bool after_eio, struct strbuf *why);
+/* ERR_CORRUPT with page and reason; a file that is not there is fine. May give a meta page the
+ * number back that its tree shows. */
+MUST_USE int store_check_file(const char *dir, struct log *log, struct strbuf *why);
+/* After a meta page could not be written: it gets the tree of the last good commit. 0 or errno. */
+MUST_USE int store_mend_meta(int fd, uint64_t page_bytes);
 
 /* ---- store_lmdb_space.c ---- */
 bool store_space_in_place(int fd); /* does this file system overwrite a block where it is? */

@@ -381,7 +381,7 @@ static int open_steps(struct lmdb_store *s, const struct store_lmdb_options *opt
     TRY(check_filesystem(s->dir, why));
     TRY(take_lock(s, why));
     TRY(check_marker(s, options->after_eio, why));
-    TRY(store_check_file(s->dir, options->after_eio, why));
+    TRY(store_check_file(s->dir, s->log, why));
     s->map_bytes = map_size(options);
     TRY(make_file(s, options, why));
     int rc = store_env_open(s);

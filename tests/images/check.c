@@ -57,7 +57,7 @@ static enum verdict fail(struct room_check *r, enum verdict v, const char *what,
 
 static bool was_sent(const struct check *c, const struct op_note *op)
 {
-    return op->sent_at < c->cut && op->state != OP_REFUSED;
+    return op->sent_at < c->cut && (op->state != OP_REFUSED || op->acked_at > c->cut);
 }
 
 static bool was_acked(const struct check *c, const struct op_note *op)
@@ -184,7 +184,8 @@ static void judge_commits(const struct room_check *r, struct commits *commits)
     const struct history *h = r->c->history;
     for (uint32_t i = 0; i < h->n_ops; i++) {
         const struct op_note *op = &h->ops[i];
-        if (op->kind != OP_PUBLISH || op->room != r->room || op->state != OP_ACKED)
+        if (op->kind != OP_PUBLISH || op->room != r->room || op->state != OP_ACKED ||
+            op->sent_at >= r->c->cut)
             continue;
         if (op->seq <= r->head && op->acked_at > commits->newest_there)
             commits->newest_there = op->acked_at;

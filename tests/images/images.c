@@ -5,7 +5,8 @@
  *   pending   writes since then: none of them, all of them, or any sectors of 512 bytes, each in
  *             any of the versions that were written meanwhile
  *
- * After every recorded event (a synced write counts as two, so it is also caught half done) the
+ * The recordings have orderly restarts, and half of them a disk that is full now and then. After
+ * every recorded event (a synced write counts as two, so it is also caught half done) the
  * image is opened by the real recovery and judged by check.c. */
 #include "images.h"
 
@@ -231,6 +232,22 @@ static enum verdict try_image(void *ctx, unsigned worker, uint64_t task, struct 
 
 /* ---- recording ---- */
 
+/* On a disk that has space: LMDB cannot open on another. */
+static struct world *restart(struct world *w, const char *dir, unsigned life)
+{
+    struct strbuf why = {0};
+    struct history *h = w->history;
+    const struct world_start start = {life, h->now, false};
+    disk_heal();
+    world_close(&w);
+    w = world_open(dir, h, &start, &why);
+    if (w == NULL)
+        printf("  while recording: %s\n", strbuf_cstr(&why));
+    STOA_ASSERT(w != NULL);
+    strbuf_free(&why);
+    return w;
+}
+
 static void record(struct job *job, uint64_t seed, bool big)
 {
     char dir[80];
@@ -242,8 +259,16 @@ static void record(struct job *job, uint64_t seed, bool big)
     const struct world_start start = {1, job->history->now, false};
     struct world *w = world_open(dir, job->history, &start, &why);
     STOA_ASSERT(w != NULL);
-    while (disk_recorded() < EVENTS_PER_RECORDING)
+    struct rng rng;
+    rng_seed(&rng, seed);
+    for (unsigned life = 2; disk_recorded() < EVENTS_PER_RECORDING;) {
         world_turn(w);
+        if (seed % 2 == 1 && rng_below(&rng, 8) == 0)
+            disk_fail(FAULT_ENOSPC, 1 + (unsigned)rng_below(&rng, 12), rng_below(&rng, 2));
+        if (w->problem.size == 0 && rng_below(&rng, 40) == 0)
+            w = restart(w, dir, life++);
+    }
+    disk_heal();
     job->recording = disk_record_end();
     if (w->problem.size > 0)
         printf("  while recording: %s\n", strbuf_cstr(&w->problem));

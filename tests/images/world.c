@@ -170,6 +170,7 @@ static void on_op_answer(struct world *w, struct op_note *op, const struct messa
         op->state = OP_ACKED;
     } else if (m->type == MSG_NACK &&
                (w->lenient || m->nack.code == NACK_DISK || m->nack.code == NACK_ORDER)) {
+        op->acked_at = (uint32_t)disk_recorded();
         op->state = OP_REFUSED; /* ORDER: one before it in this turn was refused */
     } else {
         strbuf_printf(&w->problem, "op %zu: unexpected %s %s; ", number, message_name(m->type),
