@@ -1,0 +1,160 @@
+"""Nothing acknowledged is lost, twice or out of order while every process is killed; every reader gets the log."""
+import collections
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+from cluster import Cluster, free_port, monitor_get, wait_until
+from load import Hammer, HttpPublisher, Ledger, check_logs, check_readers, check_sessions, publish_markers, read_log
+from readers import Audience
+
+KEYS = 200
+ROUNDS = 4
+WITHIN_S = 220
+IN_TURN = ("shard-0", "router-0", "gateway-0", "shard-1", "router-1", "gateway-1")
+
+
+def is_sanitized(bin_dir):
+    return b"__asan_init" in (pathlib.Path(bin_dir) / "stoa-shard").read_bytes()
+
+
+class Supervised:
+    """`stoa up` in a directory of its own: 2 routers, 2 shards, 2 gateways; killed processes come back."""
+
+    def __init__(self, bin_dir):
+        self.stoa = pathlib.Path(bin_dir).resolve() / "stoa"
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="stoa-test-"))
+        self.data = self.dir / "data"
+
+    def __enter__(self):
+        try:
+            port = self.two_ports()
+            self.gateways = [("127.0.0.1", port), ("127.0.0.1", port + 1)]
+            config = self.dir / "stoa.yaml"
+            config.write_text("cluster: { name: durable }\n")
+            up = subprocess.run([self.stoa, "up", "-d", "--routers", "2", "--shards", "2", "--gateways", "2", "--config", config,
+                                 "--data", self.data, "--listen", f"127.0.0.1:{port}"], capture_output=True, text=True, timeout=150)
+            assert up.returncode == 0, up.stderr + up.stdout
+        except BaseException:
+            self.__exit__(AssertionError)
+            raise
+        self.routers = ",".join(f"ipc://{self.data}/run/router-{n}" for n in range(2))
+        return self
+
+    @staticmethod
+    def two_ports():
+        while True:
+            port = free_port()
+            with contextlib.suppress(OSError):
+                import socket
+                with socket.socket() as s:
+                    s.bind(("127.0.0.1", port + 1))
+                    return port
+
+    def __exit__(self, kind, *_):
+        down = subprocess.run([self.stoa, "down", "--data", self.data], capture_output=True, text=True, timeout=150)
+        if kind is not None:
+            for path in sorted(self.data.glob("logs/*.log")):
+                print(f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-12:]), flush=True)
+        reports = [path.name for path in self.data.glob("logs/*.log") if "Sanitizer" in path.read_text(errors="replace")]
+        shutil.rmtree(self.dir, ignore_errors=True)
+        if kind is None:
+            assert down.returncode == 0, down.stderr + down.stdout
+            assert not reports, f"sanitizer reports in {reports}"
+
+    def processes(self):
+        with contextlib.suppress(json.JSONDecodeError):  # it is written anew while we read
+            return {p["name"]: p for p in json.loads((self.data / "run/cluster.json").read_text())["processes"]}
+        return {}
+
+    def running(self, name, other_than):
+        """The process of this name when it is ready and not the one that was killed."""
+        p = self.processes().get(name)
+        if p and p["pid"] and p["pid"] != other_than and monitor_get(int(p["monitor"].split(":")[1]), "/readyz")[0] == 200:
+            return p
+        return None
+
+
+def start_publishers(ledger, bin_dir, dir, routers, cluster, gateways, events, rate, libstoa, http):
+    """`events` in all, at `rate` in all."""
+    count = libstoa + http
+    shares = [events // count + (n < events % count) for n in range(count)]
+    hammer = pathlib.Path(bin_dir) / "stoa-hammer"
+    deadline = time.monotonic() + WITHIN_S
+    keys = [f"d:{k}" for k in range(KEYS)]
+    publishers = [Hammer(ledger, hammer, n, routers, cluster, shares[n], "d:", KEYS, rate / count, WITHIN_S, dir / f"hammer-{n}.log")
+                  for n in range(libstoa)]
+    publishers += [HttpPublisher(ledger, n, gateways, shares[n], keys, rate / count, deadline) for n in range(libstoa, count)]
+    for publisher in publishers:
+        publisher.start()
+    return publishers
+
+
+class Killer:
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.last = {}
+        self.count = collections.Counter()
+        self.gateways = collections.defaultdict(list)
+
+    def kill(self, *names):
+        """Kills these at once, each when it has come back from the last time."""
+        victims = [wait_until(f"{name} is back", lambda n=name: self.cluster.running(n, self.last.get(n)), 60) for name in names]
+        for victim in victims:
+            role, index = victim["name"].split("-")
+            if role == "gateway":
+                self.gateways[int(index)].append(time.monotonic())
+            os.kill(victim["pid"], signal.SIGKILL)
+            self.last[victim["name"]] = victim["pid"]
+            self.count[role] += 1
+
+    def wait_all(self):
+        for name in IN_TURN:
+            wait_until(f"{name} is back", lambda n=name: self.cluster.running(n, self.last.get(n)), 60)
+
+
+def test_killed_in_turn(bin_dir):
+    """Every process is killed in turn, alone, then with a neighbour, at last all at once; publishers stay."""
+    slow = is_sanitized(bin_dir)
+    events, rate = (20000, 500) if slow else (100000, 2500)
+    keys = [f"d:{k}" for k in range(KEYS)]
+    victims = [[name] for name in IN_TURN] * (ROUNDS - 1)
+    victims += [[name, IN_TURN[(n + 2) % len(IN_TURN)]] for n, name in enumerate(IN_TURN)]
+    victims.append(list(IN_TURN))
+    with Supervised(bin_dir) as c, Audience(keys, c.gateways, WITHIN_S) as audience:
+        ledger, killer, deadline = Ledger(), Killer(c), time.monotonic() + WITHIN_S
+        publishers = start_publishers(ledger, bin_dir, c.dir, c.routers, "durable", c.gateways, events, rate, libstoa=5, http=3)
+        try:
+            for n, names in enumerate(victims):
+                ledger.wait(events * (n + 1) // (len(victims) + 2), deadline)
+                killer.kill(*names)
+            ledger.wait(events, deadline)
+            published = time.monotonic()
+            for publisher in publishers:
+                publisher.join(30)
+            assert not ledger.problems, ledger.problems[:5]
+        finally:
+            for publisher in publishers:
+                publisher.end()
+        killer.wait_all()
+        publish_markers(c.gateways, keys, deadline)
+        results = audience.results()
+        caught_up = time.monotonic()
+        logs = {key: read_log(c.gateways[0], key) for key in keys}
+        for key in keys[::10]:
+            assert read_log(c.gateways[1], key) == logs[key], f"{key}: two gateways, two logs"
+        check_logs(logs, ledger)
+        assert sum(len(log) for log in logs.values()) == events + KEYS
+        check_readers(results, logs)
+        reconnects = check_sessions(results, killer.gateways)
+        pause, slowest = ledger.longest()
+        recognised = sum(ack.duplicate for ack in ledger.acks)
+        return (f"{events} events, {KEYS} keys, 8 publishers; kills {dict(killer.count)}; longest pause of acks {pause:.2f} s, slowest ack "
+                f"{slowest:.2f} s; {recognised} found stored on a retry; {reconnects} reconnects, {sum(r['refused'] for l in results.values() for r in l)} "
+                f"refused meanwhile; all delivered {caught_up - published:.2f} s after the last ack")
