@@ -158,3 +158,52 @@ def test_killed_in_turn(bin_dir):
         return (f"{events} events, {KEYS} keys, 8 publishers; kills {dict(killer.count)}; longest pause of acks {pause:.2f} s, slowest ack "
                 f"{slowest:.2f} s; {recognised} found stored on a retry; {reconnects} reconnects, {sum(r['refused'] for l in results.values() for r in l)} "
                 f"refused meanwhile; all delivered {caught_up - published:.2f} s after the last ack")
+
+
+def stopped_and_continued(bin_dir, victim, witnesses, more_while_stopped):
+    """A process under SIGSTOP until its silence took its links down, then SIGCONT: no socket ends, nothing is missed."""
+    events, rate = (4000, 500) if is_sanitized(bin_dir) else (12000, 2000)
+    keys = [f"d:{k}" for k in range(KEYS)]
+    with Cluster(bin_dir, shards=2, routers=2, gateways=2) as c, Audience(keys, [g.base for g in c.gateways], WITHIN_S) as audience:
+        ledger, deadline = Ledger(), time.monotonic() + WITHIN_S
+        others = [g.base for g in c.gateways if g is not victim(c)]
+        publishers = start_publishers(ledger, bin_dir, c.dir, ",".join(c.publish_endpoints), "test", others, events, rate, libstoa=6, http=2)
+        try:
+            ledger.wait(events // 10, deadline)
+            links = [p.metric("stoa_links") for p in witnesses(c)]
+            victim(c).child.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            try:
+                wait_until("the silence is noticed", lambda: all(p.metric("stoa_links") < n for p, n in zip(witnesses(c), links)))
+                ledger.wait(len(ledger.acks) + (events // 10 if more_while_stopped else 0), deadline)
+            finally:
+                victim(c).child.send_signal(signal.SIGCONT)
+            stopped = time.monotonic() - began
+            ledger.wait(events, deadline)
+            for publisher in publishers:
+                publisher.join(30)
+            assert not ledger.problems, ledger.problems[:5]
+        finally:
+            for publisher in publishers:
+                publisher.end()
+        publish_markers([g.base for g in c.gateways], keys, deadline)
+        results = audience.results()
+        logs = {key: read_log(c.base, key) for key in keys}
+        check_logs(logs, ledger)
+        assert sum(len(log) for log in logs.values()) == events + KEYS
+        check_readers(results, logs)
+        check_sessions(results, {})
+        pause, slowest = ledger.longest()
+        return f"{events} events, stopped {stopped:.2f} s; longest pause of acks {pause:.2f} s, slowest ack {slowest:.2f} s"
+
+
+def test_gateway_stopped_and_continued(bin_dir):
+    return stopped_and_continued(bin_dir, lambda c: c.gateways[0], lambda c: c.shards, more_while_stopped=True)
+
+
+def test_shard_stopped_and_continued(bin_dir):
+    return stopped_and_continued(bin_dir, lambda c: c.shards[0], lambda c: [*c.gateways, *c.routers], more_while_stopped=False)
+
+
+def test_router_stopped_and_continued(bin_dir):
+    return stopped_and_continued(bin_dir, lambda c: c.routers[0], lambda c: c.shards, more_while_stopped=True)
