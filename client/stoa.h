@@ -81,7 +81,9 @@ typedef struct stoa_options {
     /* Events accepted and not yet reported; beyond either a publish is STOA_BUSY. */
     size_t queue_max_events; /* 0: 65536 */
     size_t queue_max_bytes;  /* 0: 64 MiB */
-    /* CURVE, Z85 text of 40 characters each: all three or none; not used for ipc. */
+    /* CURVE, Z85 text of 40 characters each; not used for ipc. NULL: links are in clear. The secret
+     * key is enough: the public key follows from it, and the routers' is taken to be the same pair
+     * unless curve_server_key names another. */
     const char *curve_public_key;
     const char *curve_secret_key;
     const char *curve_server_key;

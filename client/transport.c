@@ -213,7 +213,8 @@ static void monitor_event(struct dialer *d, uint16_t event)
         dialer_failed(d, "the router does not speak as we do (CURVE on one side only?)");
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        dialer_failed(d, "the connection ended within the handshake (wrong server key?)");
+        dialer_failed(d, "the connection ended within the handshake (is our key in the router's "
+                         "cluster.curve.allowed, and curve_server_key the router's?)");
         break;
     case ZMQ_EVENT_DISCONNECTED:
         dialer_down(d);
@@ -331,26 +332,35 @@ static int key_copy(char out[CURVE_KEY_TEXT_BYTES + 1], const char *name, const 
 {
     uint8_t key[32];
     if (!text || strlen(text) != CURVE_KEY_TEXT_BYTES || !zmq_z85_decode(key, text)) {
-        strbuf_printf(why, "%s: 40 characters of Z85 are wanted (all three CURVE keys or none)",
-                      name);
+        strbuf_printf(why, "%s: a CURVE key is 40 characters of Z85 (stoa keygen makes one)", name);
         return ERR_INVALID;
     }
     memcpy(out, text, CURVE_KEY_TEXT_BYTES + 1);
     return ERR_OK;
 }
 
+/* The secret key is enough: the public one follows from it, and a cluster that shares one pair has
+ * it at its routers too. */
 static int keys_load(struct transport *t, const struct transport_keys *keys, struct strbuf *why)
 {
     t->curve = keys->public_key || keys->secret_key || keys->server_key;
     if (!t->curve)
         return ERR_OK;
-    TRY(key_copy(t->public_key, "curve_public_key", keys->public_key, why));
+    if (!zmq_has("curve")) {
+        strbuf_put_text(why, "this build of libzmq has no CURVE");
+        return ERR_INVALID;
+    }
     TRY(key_copy(t->secret_key, "curve_secret_key", keys->secret_key, why));
-    TRY(key_copy(t->server_key, "curve_server_key", keys->server_key, why));
-    if (zmq_has("curve"))
-        return ERR_OK;
-    strbuf_put_text(why, "this build of libzmq has no CURVE");
-    return ERR_INVALID;
+    if (zmq_curve_public(t->public_key, t->secret_key) != 0) {
+        strbuf_put_text(why, "curve_secret_key: libzmq derives no public key from it");
+        return ERR_INVALID;
+    }
+    if (keys->public_key && strcmp(keys->public_key, t->public_key) != 0) {
+        strbuf_put_text(why, "curve_public_key is not that of curve_secret_key; leave it out");
+        return ERR_INVALID;
+    }
+    const char *server = keys->server_key ? keys->server_key : t->public_key;
+    return key_copy(t->server_key, "curve_server_key", server, why);
 }
 
 static int endpoint_add(struct transport *t, struct slice text, struct strbuf *why)

@@ -359,6 +359,8 @@ static void usage(FILE *out)
           "  --router ENDPOINT  where to publish ($STOA_ROUTER)\n"
           "  --cluster NAME     the cluster's name ($STOA_CLUSTER_NAME, stoa)\n"
           "  --directory DIR    where files go; made when absent (uploads)\n"
+          "  --curve-secret-file FILE  the cluster's CURVE key, as stoa keygen wrote it, when the\n"
+          "                     router is reached over tcp ($STOA_CLUSTER_CURVE_SECRET_FILE)\n"
           "Examples:\n"
           "  stoa-upload --router tcp://127.0.0.1:7100\n"
           "  stoa up --with 'stoa-upload --directory uploads'\n",
@@ -366,17 +368,21 @@ static void usage(FILE *out)
 }
 
 struct arguments {
-    const char *listen, *router, *cluster, *directory;
+    const char *listen, *router, *cluster, *directory, *curve_secret_file;
 };
 
 static int parse_arguments(int argc, char **argv, struct arguments *arguments)
 {
-    static const struct option known[] = {
-        {"listen", required_argument, NULL, 'l'},  {"router", required_argument, NULL, 'r'},
-        {"cluster", required_argument, NULL, 'c'}, {"directory", required_argument, NULL, 'd'},
-        {"help", no_argument, NULL, 'h'},          {0}};
-    *arguments = (struct arguments){"127.0.0.1:8070", getenv("STOA_ROUTER"),
-                                    getenv("STOA_CLUSTER_NAME"), "uploads"};
+    static const struct option known[] = {{"listen", required_argument, NULL, 'l'},
+                                          {"router", required_argument, NULL, 'r'},
+                                          {"cluster", required_argument, NULL, 'c'},
+                                          {"directory", required_argument, NULL, 'd'},
+                                          {"curve-secret-file", required_argument, NULL, 'k'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {0}};
+    *arguments =
+        (struct arguments){"127.0.0.1:8070", getenv("STOA_ROUTER"), getenv("STOA_CLUSTER_NAME"),
+                           "uploads", getenv("STOA_CLUSTER_CURVE_SECRET_FILE")};
     for (int c; (c = getopt_long(argc, argv, "h", known, NULL)) != -1;) {
         switch (c) {
         case 'l':
@@ -390,6 +396,9 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments)
             break;
         case 'd':
             arguments->directory = optarg;
+            break;
+        case 'k':
+            arguments->curve_secret_file = optarg;
             break;
         case 'h':
             usage(stdout);
@@ -424,6 +433,39 @@ static bool parse_listen(const char *text, struct sockaddr_in *address)
            inet_pton(AF_INET, host, &address->sin_addr) == 1;
 }
 
+/* The first line of the file, which is the key. */
+static bool read_key(const char *path, char key[64])
+{
+    FILE *file = fopen(path, "r");
+    bool read = file != NULL && fgets(key, 64, file) != NULL;
+    if (file != NULL)
+        fclose(file);
+    if (read)
+        key[strcspn(key, "\r\n")] = '\0';
+    else
+        fprintf(stderr, "stoa-upload: --curve-secret-file %s: %s\n", path, strerror(errno));
+    return read;
+}
+
+static stoa *publisher_open(const struct arguments *arguments)
+{
+    char secret[64], why[256];
+    stoa_options options = STOA_OPTIONS_INIT;
+    options.routers = arguments->router;
+    options.cluster = arguments->cluster;
+    options.threaded = 1;
+    if (arguments->curve_secret_file != NULL) {
+        if (!read_key(arguments->curve_secret_file, secret))
+            return NULL;
+        options.curve_secret_key = secret;
+    }
+    stoa *publisher = NULL;
+    if (stoa_open(&publisher, &options, why) != STOA_OK)
+        fprintf(stderr, "stoa-upload: %s\n", why);
+    explicit_bzero(secret, sizeof secret);
+    return publisher;
+}
+
 int main(int argc, char **argv)
 {
     struct arguments arguments;
@@ -449,15 +491,13 @@ int main(int argc, char **argv)
     }
     struct service service = {.directory =
                                   open(arguments.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-    stoa_options options = STOA_OPTIONS_INIT;
-    options.routers = arguments.router;
-    options.cluster = arguments.cluster;
-    options.threaded = 1;
-    char why[256];
-    if (service.directory < 0 || stoa_open(&service.stoa, &options, why) != STOA_OK) {
-        fprintf(stderr, "stoa-upload: %s\n", service.directory < 0 ? strerror(errno) : why);
+    if (service.directory < 0) {
+        fprintf(stderr, "stoa-upload: %s: %s\n", arguments.directory, strerror(errno));
         return 1;
     }
+    service.stoa = publisher_open(&arguments);
+    if (service.stoa == NULL)
+        return 1;
     struct MHD_Daemon *daemon = MHD_start_daemon(
         MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL,
         NULL, handle, &service, MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&address,

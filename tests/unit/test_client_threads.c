@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <zmq.h>
 
 #include <stoa.h>
 
@@ -448,7 +449,23 @@ START_TEST(options_are_checked)
     o.routers = endpoints[0];
     o.curve_public_key = "short";
     ck_assert_int_eq(stoa_open(&s, &o, why), STOA_INVALID);
+    ck_assert_ptr_nonnull(strstr(why, "curve_secret_key"));
+    char public_key[41], secret_key[41], other[41];
+    ck_assert_int_eq(zmq_curve_keypair(public_key, secret_key), 0);
+    o.curve_secret_key = secret_key;
+    ck_assert_int_eq(stoa_open(&s, &o, why), STOA_INVALID); /* "short" is not its public key */
     ck_assert_ptr_nonnull(strstr(why, "curve_public_key"));
+    ck_assert_ptr_null(strstr(why, secret_key));
+    o.curve_public_key = public_key;
+    o.curve_server_key = "short";
+    ck_assert_int_eq(stoa_open(&s, &o, why), STOA_INVALID);
+    ck_assert_ptr_nonnull(strstr(why, "curve_server_key"));
+    ck_assert_int_eq(zmq_curve_keypair(other, secret_key), 0);
+    o.curve_server_key = public_key;
+    o.curve_public_key = NULL; /* the secret one is enough */
+    o.log_fn = NULL;
+    ck_assert_int_eq(stoa_open(&s, &o, why), STOA_OK);
+    stoa_close(s, 0);
 }
 END_TEST
 
