@@ -1,0 +1,1 @@
+stoa_test(history stoa_check)
