@@ -46,13 +46,23 @@ unsigned tag_status(const char *tag)
     return 500;
 }
 
-void refused_count(struct gateway *g, const char *tag)
+static struct metric *refused_metric(struct gateway *g, const char *tag)
 {
     char label[64];
     snprintf(label, sizeof label, "tag=\"%s\"", tag);
-    metric_add(metrics_counter(g->m.registry, "stoa_refused_total", label,
-                               "Requests and frames answered with an error."),
-               1);
+    return metrics_counter(g->m.registry, "stoa_refused_total", label,
+                           "Requests and frames answered with an error.");
+}
+
+void refused_count(struct gateway *g, const char *tag)
+{
+    metric_add(refused_metric(g, tag), 1);
+}
+
+void refused_register(struct gateway *g)
+{
+    for (size_t i = 0; i < sizeof tags / sizeof *tags; i++)
+        (void)refused_metric(g, tags[i].tag);
 }
 
 void error_put(struct strbuf *out, const char *tag, const char *message, bool with_status)

@@ -12,7 +12,7 @@
 #define TOP_LIMIT_DEFAULT 20
 #define TOP_LIMIT_MAX 1000
 #define CONNECTIONS_MAX_BYTES MIB
-#define CONNECTIONS_TIMEOUT_MS (2 * ASK_TIMEOUT_MS) /* the shard asks all gateways first */
+#define JOINED_TIMEOUT_MS (2 * ASK_TIMEOUT_MS) /* the shard asks all gateways first */
 
 struct inquiry;
 
@@ -156,35 +156,66 @@ void route_connections(struct exchange *x)
     struct slice key = strbuf_slice(&x->key);
     uint16_t slot = slot_of(key, g->options.slot_seed);
     uint32_t owner = slots_owner(g->slots, slot).peer;
+    struct strbuf tag = {0};
+    bool by_tag = http_query_get(x->request->query, "tag", &tag) != ERR_NOT_FOUND;
+    strbuf_free(&tag);
+    if (by_tag) { /* connections get tags from tokens and handlers: nobody has one */
+        exchange_json(x, slice_text("[]"));
+        return;
+    }
     if (owner == 0) {
         exchange_error(x, "Moving", "no shard serves this key just now; try again");
         return;
     }
     struct inquiry *q = inquiry_create(x, 1, 0, connections_finish);
     inquiry_ask(g, q, owner, &(struct msg_ask){.what = ASK_CONNECTIONS}, key, slot);
-    inquiry_asked(g, q, CONNECTIONS_TIMEOUT_MS);
+    inquiry_asked(g, q, JOINED_TIMEOUT_MS);
 }
 
-/* A shard asks for this gateway's share. */
+static void connections_put(struct gateway *g, struct strbuf *out, struct room *room)
+{
+    const char *separator = "";
+    LIST_EACH(cursor, after, &room->subs)
+    {
+        const struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
+        if (!sub->session->established || out->size > CONNECTIONS_MAX_BYTES)
+            continue;
+        strbuf_put_text(out, separator);
+        strbuf_put_text(out, "{\"id\":\"");
+        session_id_put(out, g, sub->session);
+        strbuf_put_text(out, "\",\"tags\":[],\"state\":null}");
+        separator = ",";
+    }
+}
+
+static void own_status_put(struct gateway *g, struct strbuf *out)
+{
+    strbuf_put_text(out, "{\"role\":\"gateway\",\"name\":");
+    json_quote(out, slice_text(g->options.self.name));
+    strbuf_put_text(out, ",\"version\":");
+    json_quote(out, slice_text(g->options.version ? g->options.version : ""));
+    strbuf_put_text(out, ",\"address\":");
+    json_quote(out, slice_text(g->options.address ? g->options.address : ""));
+    strbuf_printf(out,
+                  ",\"up\":true,\"boot\":\"%016llx\",\"draining\":%s,\"rooms\":%zu,"
+                  "\"sockets\":%zu,\"lagging\":%.0f,\"deliveries\":%.0f,"
+                  "\"publishes_in_flight\":%zu}",
+                  (unsigned long long)g->options.self.boot, g->draining ? "true" : "false",
+                  map_count(g->rooms), map_count(g->sessions), metric_value(g->m.lagging),
+                  metric_value(g->m.deliveries), g->n_publishes);
+}
+
+/* A shard asks for this gateway's share: an array, to be joined with the others'. */
 void ask_on_ask(struct gateway *g, uint32_t peer, const struct message *m)
 {
-    const char *separator = "[";
     struct strbuf out = {0};
     struct room *room = m->ask.what == ASK_CONNECTIONS ? room_find(g, m->key) : NULL;
-    if (room) {
-        LIST_EACH(cursor, after, &room->subs)
-        {
-            const struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
-            if (!sub->session->established || out.size > CONNECTIONS_MAX_BYTES)
-                continue;
-            strbuf_put_text(&out, separator);
-            strbuf_put_text(&out, "{\"id\":\"");
-            session_id_put(&out, g, sub->session);
-            strbuf_put_text(&out, "\",\"tags\":[],\"state\":null}");
-            separator = ",";
-        }
-    }
-    strbuf_put_text(&out, *separator == '[' ? "[]" : "]");
+    strbuf_put_byte(&out, '[');
+    if (m->ask.what == ASK_STATUS)
+        own_status_put(g, &out);
+    else if (room)
+        connections_put(g, &out, room);
+    strbuf_put_byte(&out, ']');
     struct message answer = {.type = MSG_ANSWER, .cid = m->cid, .slot = m->slot, .key = m->key};
     answer.answer.json = strbuf_slice(&out);
     hub_send(g->hub, peer, &answer);
@@ -417,23 +448,10 @@ void route_top(struct exchange *x)
 
 /* ---- status ---- */
 
-static void own_status_put(struct gateway *g, struct strbuf *out)
-{
-    strbuf_put_text(out, "{\"role\":\"gateway\",\"name\":");
-    json_quote(out, slice_text(g->options.self.name));
-    strbuf_put_text(out, ",\"version\":");
-    json_quote(out, slice_text(g->options.version ? g->options.version : ""));
-    strbuf_printf(out,
-                  ",\"up\":true,\"draining\":%s,\"rooms\":%zu,\"sockets\":%zu,\"lagging\":%.0f,"
-                  "\"deliveries\":%.0f,\"publishes_in_flight\":%zu}",
-                  g->draining ? "true" : "false", map_count(g->rooms), map_count(g->sessions),
-                  metric_value(g->m.lagging), metric_value(g->m.deliveries), g->n_publishes);
-}
-
 /* What we know of a peer first, then what it says of itself. */
 static void peer_status_put(struct gateway *g, struct strbuf *out, const struct part *part)
 {
-    static const char *const known[] = {"role", "name", "version", "up"};
+    static const char *const known[] = {"role", "name", "version", "address", "up"};
     const struct peer_info *info = hub_info(g->hub, part->peer);
     bool router = peer_is_router(g, part->peer);
     strbuf_printf(out, "{\"role\":\"%s\",\"name\":", router ? "router" : "shard");
@@ -444,6 +462,10 @@ static void peer_status_put(struct gateway *g, struct strbuf *out, const struct 
                       part->peer - 1 - (router ? 0 : g->options.n_routers));
     strbuf_put_text(out, ",\"version\":");
     json_quote(out, slice_text(info ? info->version : ""));
+    if (g->options.endpoints) {
+        strbuf_put_text(out, ",\"address\":");
+        json_quote(out, slice_text(g->options.endpoints[part->peer - 1]));
+    }
     strbuf_put_text(out, part->answered ? ",\"up\":true" : ",\"up\":false");
     struct json_iter it = json_members(strbuf_slice(&part->json));
     while (part->answered && it.object && json_next(&it)) {
@@ -460,14 +482,27 @@ static void peer_status_put(struct gateway *g, struct strbuf *out, const struct 
     strbuf_put_byte(out, '}');
 }
 
+static uint32_t peers_dialed(const struct gateway *g)
+{
+    return g->options.n_routers + g->options.n_shards;
+}
+
+/* Ourselves, who is dialed, then the other gateways as a shard knows them. */
 static void status_finish(struct gateway *g, struct inquiry *q)
 {
     struct strbuf out = {0};
     strbuf_put_text(&out, "{\"processes\":[");
     own_status_put(g, &out);
-    for (size_t i = 0; i < q->n_parts; i++) {
+    for (size_t i = 0; i < peers_dialed(g); i++) {
         strbuf_put_byte(&out, ',');
         peer_status_put(g, &out, &q->parts[i]);
+    }
+    if (q->n_parts > peers_dialed(g) && q->parts[peers_dialed(g)].answered) {
+        struct json_iter it = json_members(strbuf_slice(&q->parts[peers_dialed(g)].json));
+        while (json_next(&it)) {
+            strbuf_put_byte(&out, ',');
+            strbuf_put_slice(&out, it.value.raw);
+        }
     }
     strbuf_put_text(&out, "]}");
     waiter_answer(g, &q->waiter, "application/json", strbuf_slice(&out));
@@ -477,10 +512,15 @@ static void status_finish(struct gateway *g, struct inquiry *q)
 void route_status(struct exchange *x)
 {
     struct gateway *g = x->g;
-    struct inquiry *q =
-        inquiry_create(x, g->options.n_routers + g->options.n_shards, 0, status_finish);
-    for (uint32_t peer = 1; peer <= g->options.n_routers + g->options.n_shards; peer++)
-        inquiry_ask(g, q, peer, &(struct msg_ask){.what = ASK_STATUS}, slice_of(NULL, 0),
-                    SLOT_UNKNOWN);
-    inquiry_asked(g, q, ASK_TIMEOUT_MS);
+    const struct slice nothing = {0};
+    struct inquiry *q = inquiry_create(x, peers_dialed(g) + 1, 0, status_finish);
+    for (uint32_t peer = 1; peer <= peers_dialed(g); peer++)
+        inquiry_ask(g, q, peer, &(struct msg_ask){.what = ASK_STATUS}, nothing, SLOT_UNKNOWN);
+    for (uint32_t peer = g->options.n_routers + 1; peer <= peers_dialed(g); peer++) {
+        if (!hub_is_up(g->hub, peer))
+            continue;
+        inquiry_ask(g, q, peer, &(struct msg_ask){.what = ASK_GATEWAYS}, nothing, SLOT_UNKNOWN);
+        break;
+    }
+    inquiry_asked(g, q, JOINED_TIMEOUT_MS);
 }

@@ -281,6 +281,7 @@ struct shard_link *shard_of_peer(struct gateway *g, uint32_t peer); /* NULL: not
 unsigned tag_status(const char *tag);
 void error_put(struct strbuf *out, const char *tag, const char *message, bool with_status);
 void refused_count(struct gateway *g, const char *tag);
+void refused_register(struct gateway *g); /* every tag, at zero */
 void answer(struct gateway *g, uint64_t client, const char *cors, unsigned status,
             const char *content_type, struct slice body, const char *headers);
 void answer_error(struct gateway *g, uint64_t client, const char *cors, const char *tag,
@@ -444,7 +445,8 @@ struct exchange {
     const struct http_request *request; /* NULL: a frame of a session */
     struct strbuf cors;                 /* header lines, NUL-terminated */
     struct strbuf key;
-    struct slice tail; /* prefix routes: the path behind the prefix, raw */
+    struct slice tail;  /* prefix routes: the path behind the prefix, raw */
+    const char *replay; /* when the request names no start; NULL: none */
 };
 const char *exchange_cors(struct exchange *x);
 void exchange_error(struct exchange *x, const char *tag, const char *message);
@@ -463,6 +465,13 @@ bool start_from_request(struct exchange *x, bool stream, struct start *start);
 bool exchange_number(struct exchange *x, const char *name, uint64_t least, uint64_t most,
                      uint64_t *out);
 
+struct slice key_type(struct slice key); /* what stands before ':', `events` without one */
+bool type_declared(const struct gateway *g, struct slice type);
+/* Raw socket or event stream of x->key, a key of the type `events`: other types have rules of
+ * their own, which only routes that serve them know. */
+void route_events(struct exchange *x);
+/* Whether a configured route has this path; fills x->key and x->replay. */
+bool own_route_find(struct exchange *x);
 void route_socket(struct exchange *x, const struct dialect *dialect, const struct start *start);
 void route_publish(struct exchange *x);
 void route_log(struct exchange *x);         /* x->key is set */

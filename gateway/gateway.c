@@ -251,6 +251,7 @@ struct gateway *gateway_create(const struct gateway_options *options,
     }
     room_init_timers(g);
     session_init(g);
+    refused_register(g);
     hold_init(g);
     pull_init(g);
     sync_init(g);

@@ -40,6 +40,11 @@ struct gateway_ports {
     void (*close)(void *ctx, uint64_t client, unsigned code, struct slice reason);
 };
 
+struct gateway_route { /* routes[] of the configuration; borrowed */
+    const char *path, *key;
+    const char *replay; /* when a request does not say; NULL: none */
+};
+
 struct gateway_options {
     struct hub_self self;
     uint64_t slot_seed;
@@ -48,13 +53,19 @@ struct gateway_options {
     uint64_t seed;
     uint64_t payload_max_bytes;
     unsigned keys_per_socket;
-    bool loopback;              /* the listener is loopback: rules for Host and Origin */
-    const char *const *origins; /* gateway.origins; NULL-terminated, NULL: not configured */
-    const char *const *types;   /* declared room types, NULL-terminated; [0] = "events" */
+    bool loopback;                      /* the listener is loopback: rules for Host and Origin */
+    const char *const *origins;         /* gateway.origins; NULL-terminated, NULL: not configured */
+    const char *const *types;           /* declared room types, NULL-terminated; [0] = "events" */
+    const struct gateway_route *routes; /* valid ones: see own_route_valid */
+    size_t n_routes;
+    const char *address;          /* where this gateway listens, for /status */
+    const char *const *endpoints; /* of peer 1, 2, ... as dialed, for /status */
     struct slice page; /* what GET / serves: the demo page (HTML); borrowed, may be empty */
     const char *version;
 };
 
+/* Whether the path and the key of a route fit together; `why` says what does not. */
+bool own_route_valid(const struct gateway_route *route, struct strbuf *why);
 struct gateway *gateway_create(const struct gateway_options *options,
                                const struct hub_ports *hub_ports, const struct gateway_ports *ports,
                                struct log *log, struct metrics *metrics);

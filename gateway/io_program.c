@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/limits.h"
 #include "common/mem.h"
@@ -30,8 +31,10 @@ static void set_log(struct program *p, const struct config *config)
 {
     if (p->given_name)
         snprintf(p->name, sizeof p->name, "%s", p->given_name);
-    else
+    else if (p->index)
         snprintf(p->name, sizeof p->name, "gateway-%s", p->index);
+    else
+        snprintf(p->name, sizeof p->name, "gateway-%s", p->host);
     p->log = launch_log(p->name, config->log.format, config->log.level);
 }
 
@@ -77,12 +80,26 @@ static void check_policy(struct program *p)
         LOG(&p->log, LOG_WARN, "gateway.open_to_all", LOG_STR("listen", listen));
 }
 
+static void read_routes(struct program *p)
+{
+    struct strbuf why = {0};
+    for (size_t i = 0; i < p->config.n_routes; i++) {
+        const struct config_route *given = &p->config.routes[i];
+        p->routes[i] =
+            (struct gateway_route){.path = given->path, .key = given->key, .replay = given->replay};
+        if (!own_route_valid(&p->routes[i], &why))
+            fail(&why);
+    }
+}
+
 void program_configure(struct program *p)
 {
     struct strbuf why = {0};
     if (config_load(&p->config, p->launch.config_path, (const char *const *)p->launch.overrides,
                     &why) != ERR_OK)
         fail(&why);
+    if (gethostname(p->host, sizeof p->host - 1) != 0)
+        snprintf(p->host, sizeof p->host, "0");
     set_log(p, &p->config);
     check_policy(p);
     const char *page = p->config.gateway.page;
@@ -90,6 +107,7 @@ void program_configure(struct program *p)
         strbuf_printf(&why, "gateway.page %s: %s", page, strerror(errno));
         fail(&why);
     }
+    read_routes(p);
     limit_descriptors(p);
 }
 
@@ -108,6 +126,11 @@ static void create_gateway(struct program *p)
     struct config *c = &p->config;
     for (size_t i = 0; i < c->n_types; i++)
         p->types[i] = c->types[i].name;
+    size_t n_routers = c->cluster.routers.count;
+    for (size_t i = 0; i < n_routers; i++)
+        p->endpoints[i] = c->cluster.routers.at[i];
+    for (size_t i = 0; i < c->cluster.shards.count; i++)
+        p->endpoints[n_routers + i] = c->cluster.shards.at[i];
     struct gateway_options options = {
         .self = {.role = ROLE_GATEWAY,
                  .boot = process_random(),
@@ -124,6 +147,10 @@ static void create_gateway(struct program *p)
         .loopback = io_is_loopback(c->gateway.listen),
         .origins = origins(c),
         .types = p->types,
+        .routes = p->routes,
+        .n_routes = c->n_routes,
+        .address = c->gateway.listen,
+        .endpoints = p->endpoints,
         .page = slice_of(p->page, p->page_size),
         .version = STOA_VERSION,
     };

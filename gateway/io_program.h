@@ -10,12 +10,15 @@
 
 struct program {
     struct launch launch;
-    const char *index, *given_name; /* of the command line; given_name may be NULL */
+    const char *index, *given_name; /* of the command line, or NULL */
+    char host[57];                  /* names a gateway that was given neither */
     char name[65];                  /* in logs and links */
     struct config config;           /* of the start; parts keep pointers into it */
     struct config reloaded;         /* origins, limits and log once `is_reloaded` */
     bool is_reloaded;
     const char *types[CONFIG_TYPES_MAX + 1];
+    struct gateway_route routes[CONFIG_LIST_MAX];
+    const char *endpoints[2 * CONFIG_LIST_MAX]; /* as dialed: routers, then shards */
     struct log log;
     struct metrics *metrics;
     struct loop *loop;

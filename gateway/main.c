@@ -51,8 +51,8 @@ static const char usage[] =
     "  --listen ADDR    gateway.listen, host:port\n"
     "  --monitor ADDR   monitor.listen, host:port\n"
     "  --page FILE      HTML served at GET /\n"
-    "  --index N        number of this gateway, for its name (default 0)\n"
-    "  --name NAME      name in logs and links (default gateway-N)\n"
+    "  --index N        number of this gateway: names it gateway-N\n"
+    "  --name NAME      name in logs and links (default gateway-HOSTNAME)\n"
     "  --set FIELD=VALUE  any field of the configuration\n"
     "  --supervised     end with the parent process\n"
     "  --help, --version\n\n"
@@ -63,7 +63,7 @@ static const char usage[] =
 
 int main(int argc, char **argv)
 {
-    static struct program p = {.launch = {.program = "stoa-gateway", .usage = usage}, .index = "0"};
+    static struct program p = {.launch = {.program = "stoa-gateway", .usage = usage}};
     const struct launch_flag flags[] = {
         {"listen", "gateway.listen", NULL, NULL}, {"monitor", "monitor.listen", NULL, NULL},
         {"page", "gateway.page", NULL, NULL},     {"index", NULL, NULL, &p.index},

@@ -112,6 +112,8 @@ bool start_from_request(struct exchange *x, bool stream, struct start *start)
     if (has_replay == ERR_INVALID ||
         (has_replay == ERR_OK && !replay_read(strbuf_slice(&replay), start)))
         tag = "BadRequest";
+    if (has_replay == ERR_NOT_FOUND && x->replay && !replay_read(slice_text(x->replay), start))
+        tag = "BadRequest";
     if (has_after == ERR_INVALID)
         tag = "BadId";
     if (has_after == ERR_OK || (stream && last_id.size > 0)) {
@@ -207,11 +209,52 @@ static bool accepts_stream(struct slice accept)
     return admitted;
 }
 
+static void event_stream(struct exchange *x)
+{
+    struct start start;
+    if (!accepts_stream(http_header_get(x->request, "Accept")))
+        upgrade_required(x, "open a WebSocket, or accept text/event-stream");
+    else if (exchange_admit(x, RIGHT_SUBSCRIBE) && start_from_request(x, true, &start))
+        route_socket(x, &dialect_sse, &start);
+}
+
+struct slice key_type(struct slice key)
+{
+    const uint8_t *colon = key.size ? memchr(key.data, ':', key.size) : NULL;
+    return colon ? slice_of(key.data, (size_t)(colon - key.data)) : slice_text("events");
+}
+
+bool type_declared(const struct gateway *g, struct slice type)
+{
+    for (const char *const *at = g->options.types; at && *at; at++)
+        if (slice_is(type, *at))
+            return true;
+    return false;
+}
+
+/* Whether the key is of a declared type other than `events`. */
+static bool has_other_type(const struct exchange *x)
+{
+    struct slice type = key_type(strbuf_slice(&x->key));
+    return !slice_is(type, "events") && type_declared(x->g, type);
+}
+
+void route_events(struct exchange *x)
+{
+    if (has_other_type(x))
+        exchange_error(x, "Forbidden",
+                       "this route serves keys of the type events: open /ws/{type}/{id}, "
+                       "/api/{type}/{id}/events or /stoa");
+    else if (x->request->upgrade)
+        raw_socket(x);
+    else
+        event_stream(x);
+}
+
 static void on_events(struct exchange *x)
 {
     static const char *const names[] = {"key", "uploadId", "jobId"};
     unsigned keys = 0;
-    struct start start;
     strbuf_reset(&x->key);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         int found = http_query_get(x->request->query, names[i], &x->key);
@@ -221,12 +264,8 @@ static void on_events(struct exchange *x)
     }
     if (keys > 1)
         exchange_error(x, "BadRequest", "give exactly one of key, uploadId, jobId");
-    else if (x->request->upgrade)
-        raw_socket(x);
-    else if (!accepts_stream(http_header_get(x->request, "Accept")))
-        upgrade_required(x, "open a WebSocket, or accept text/event-stream");
-    else if (exchange_admit(x, RIGHT_SUBSCRIBE) && start_from_request(x, true, &start))
-        route_socket(x, &dialect_sse, &start);
+    else
+        route_events(x);
 }
 
 static void on_stoa(struct exchange *x)
@@ -294,14 +333,6 @@ static void on_later(struct exchange *x)
 
 /* ---- /api/{type}/{id}[/{verb}] ---- */
 
-static bool type_declared(const struct gateway *g, struct slice type)
-{
-    for (const char *const *at = g->options.types; at && *at; at++)
-        if (slice_is(type, *at))
-            return true;
-    return false;
-}
-
 /* What needs a handler, of a room that has none. */
 static void needs_handler(struct exchange *x, struct slice type)
 {
@@ -344,6 +375,10 @@ static enum http_method method_of(const struct exchange *x)
 
 static void api_verb(struct exchange *x, struct slice type, struct slice verb)
 {
+    if (slice_is(verb, "events") && x->request->method == HTTP_M_GET) {
+        event_stream(x); /* what /events is for other types; a method may have this name too */
+        return;
+    }
     for (size_t i = 0; i < sizeof api / sizeof *api; i++) {
         if (!slice_is(verb, api[i].verb))
             continue;
@@ -463,6 +498,13 @@ static void dispatch(struct exchange *x)
 {
     unsigned methods = 0;
     unsigned wanted = method_bit(x->request->method);
+    if (own_route_find(x)) {
+        methods = GET;
+        if (wanted == GET) {
+            route_events(x);
+            return;
+        }
+    }
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         if (!route_matches(&routes[i], x))
             continue;

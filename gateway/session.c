@@ -65,15 +65,19 @@ void session_established(struct gateway *g, struct session *s)
     }
 }
 
-static void count_close(struct gateway *g, unsigned code)
+static struct metric *close_metric(struct gateway *g, unsigned code)
 {
     char label[32];
+    snprintf(label, sizeof label, "code=\"%u\"", code);
+    return metrics_counter(g->m.registry, "stoa_closes_total", label,
+                           "Sockets and event streams that ended, by close code (4000: other "
+                           "codes).");
+}
+
+static void count_close(struct gateway *g, unsigned code)
+{
     bool known = (code >= 1000 && code <= 1015) || code == 4001 || code == 4008 || code == 4010;
-    snprintf(label, sizeof label, "code=\"%u\"", known ? code : 4000);
-    metric_add(metrics_counter(g->m.registry, "stoa_closes_total", label,
-                               "Sockets and event streams that ended, by close code (4000: other "
-                               "codes)."),
-               1);
+    metric_add(close_metric(g, known ? code : 4000), 1);
 }
 
 void session_close(struct gateway *g, struct session *s, unsigned code, struct slice reason)
@@ -219,6 +223,9 @@ void session_drain(struct gateway *g, int64_t spread_ms)
 
 void session_init(struct gateway *g)
 {
+    static const unsigned codes[] = {1000, 1001, 1006, 1012, 4000, 4008, 4010};
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        (void)close_metric(g, codes[i]); /* a rate needs the zero before the first one */
     list_init(&g->sessions_all);
     list_init(&g->lagging);
     list_init(&g->streams);

@@ -266,8 +266,9 @@ static void on_sub(struct gateway *g, struct session *s, const struct frame *f, 
     const char *message = "";
     const char *tag = NULL;
     if (!key_valid(key, false)) {
-        send_sub_error(g, s, slice_text(""), "BadKey",
-                       "a key is 1 to 256 bytes of UTF-8 without control characters");
+        send_sub_error(g, s, key, "BadKey",
+                       "a key is 1 to 256 bytes of UTF-8 without control characters and does not "
+                       "begin with $");
         return;
     }
     if (!authorize(NULL, RIGHT_SUBSCRIBE, key)) {
@@ -349,7 +350,8 @@ static void on_pub(struct gateway *g, struct session *s, const struct frame *f, 
     s->pubs++;
     if (!key_valid(key, false)) {
         tag = "BadKey";
-        message = "a key is 1 to 256 bytes of UTF-8 without control characters";
+        message = "a key is 1 to 256 bytes of UTF-8 without control characters and does not begin "
+                  "with $";
     } else if (!authorize(NULL, RIGHT_PUBLISH, key)) {
         tag = "Forbidden";
         message = "the token does not allow this key";
@@ -367,6 +369,22 @@ static void on_pub(struct gateway *g, struct session *s, const struct frame *f, 
         v1_publish_done(g, s, order.ref, slice_of(NULL, 0), tag, message);
     strbuf_free(&idempotency_key);
     strbuf_free(&conflate);
+}
+
+/* What needs a handler, of rooms that have none. */
+static void on_room_verb(struct gateway *g, struct session *s, const struct frame *f,
+                         enum member verb, struct slice key)
+{
+    const char *tag = "NoHandler", *message = "this room has no handler; publish to it instead";
+    if (!key_valid(key, false)) {
+        tag = "BadKey";
+        message = "a key is 1 to 256 bytes of UTF-8 without control characters and does not begin "
+                  "with $";
+    } else if (verb == M_CALL && !type_declared(g, key_type(key))) {
+        tag = "NoSuchType";
+        message = "no room type of this name is declared";
+    }
+    send_ref_error(g, s, f->of[M_REF].raw, tag, message);
 }
 
 static void on_ping(struct gateway *g, struct session *s, struct slice raw)
@@ -395,8 +413,7 @@ static void verb_run(struct gateway *g, struct session *s, const struct frame *f
     else if (verb == M_PUB)
         on_pub(g, s, f, strbuf_slice(&key));
     else
-        send_ref_error(g, s, f->of[M_REF].raw, "NoHandler",
-                       "this room has no handler; publish to it instead");
+        on_room_verb(g, s, f, verb, strbuf_slice(&key));
     strbuf_free(&key);
 }
 

@@ -43,7 +43,7 @@ enum sub_status { SUB_LIVE, SUB_RESUMED, SUB_MISSED };
 enum replay_mode { REPLAY_ALL, REPLAY_LATEST };
 enum miss_reason { MISS_NONE, MISS_EXPIRED, MISS_EVICTED, MISS_SLOW, MISS_PURGED, MISS_EPOCH };
 const char *miss_name(uint64_t reason); /* "expired" ... as clients see it */
-enum ask_what { ASK_STATUS, ASK_KEYS, ASK_TOP, ASK_CONNECTIONS };
+enum ask_what { ASK_STATUS, ASK_KEYS, ASK_TOP, ASK_CONNECTIONS, ASK_GATEWAYS };
 
 #define PUB_EPHEMERAL 1u
 

@@ -211,7 +211,7 @@ static bool wait_heard(struct ask_wait *wait, uint32_t peer)
     return false;
 }
 
-static void ask_connections(struct shard *s, struct asker asker, const struct message *m)
+static struct ask_wait *wait_create(struct shard *s, struct asker asker, struct slice key)
 {
     struct ask_wait *wait = (struct ask_wait *)mem_zalloc(sizeof *wait);
     do
@@ -219,14 +219,42 @@ static void ask_connections(struct shard *s, struct asker asker, const struct me
     while (wait->id == 0 || map_get(s->asks, map_id(&wait->id)));
     wait->asker = asker;
     wait->due_ns = s->now.mono_ns + ASK_WAIT_NS;
-    wait->key = buf_copy_slice(m->key);
+    wait->key = buf_copy_slice(key);
     map_put(s->asks, map_id(&wait->id), wait);
+    return wait;
+}
+
+static void wait_ask(struct shard *s, struct ask_wait *wait, uint32_t peer, struct message *ask)
+{
+    ask->type = MSG_ASK;
+    ask->cid = wait->id;
+    hub_send(s->hub, peer, ask);
+    *VEC_PUSH(&wait->peers, uint32_t) = peer;
+}
+
+static void ask_connections(struct shard *s, struct asker asker, const struct message *m)
+{
+    struct ask_wait *wait = wait_create(s, asker, m->key);
     const struct room *room = rooms_find(s, m->key);
     for (uint16_t i = 0; room && i < room->n_subs; i++) {
-        struct message ask = {.type = MSG_ASK, .cid = wait->id, .slot = room->slot, .key = m->key};
+        struct message ask = {.slot = room->slot, .key = m->key};
         ask.ask.what = ASK_CONNECTIONS;
-        hub_send(s->hub, room->subs[i].peer, &ask);
-        *VEC_PUSH(&wait->peers, uint32_t) = room->subs[i].peer;
+        wait_ask(s, wait, room->subs[i].peer, &ask);
+    }
+    if (wait->peers.count == 0)
+        wait_finish(s, wait);
+}
+
+/* Gateways have no links to each other: what they say of themselves goes through a shard. */
+static void ask_gateways(struct shard *s, struct asker asker, const struct message *m)
+{
+    struct ask_wait *wait = wait_create(s, asker, m->key);
+    for (uint32_t peer = hub_next_up(s->hub, 0); peer != 0; peer = hub_next_up(s->hub, peer)) {
+        if (peer == asker.peer || !s->clients[peer] || s->clients[peer]->role != ROLE_GATEWAY)
+            continue;
+        struct message ask = {.slot = SLOT_UNKNOWN};
+        ask.ask.what = ASK_STATUS;
+        wait_ask(s, wait, peer, &ask);
     }
     if (wait->peers.count == 0)
         wait_finish(s, wait);
@@ -318,6 +346,9 @@ void ask_answer(struct shard *s, uint32_t peer, const struct message *m)
         return;
     case ASK_CONNECTIONS:
         ask_connections(s, asker, m);
+        return;
+    case ASK_GATEWAYS:
+        ask_gateways(s, asker, m);
         return;
     default: {
         struct message reply = {.type = MSG_ANSWER, .cid = m->cid, .slot = SLOT_UNKNOWN};

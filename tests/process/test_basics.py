@@ -141,7 +141,7 @@ def test_missed_is_told(bin_dir):
         assert told["status"] == "missed" and told["head"] == ids[14], told
         assert told["missed"] == {"from": ids[1], "to": ids[4], "reason": "evicted"}, told
         assert [v1.recv_json()["id"] for _ in range(10)] == ids[5:]
-        sse = EventStream(c.base, "/events?key=few:1", {"Last-Event-ID": ids[1]})
+        sse = EventStream(c.base, "/api/few/1/events", {"Last-Event-ID": ids[1]})
         event, ident, data = sse.next()
         assert event == "missed" and ident == ids[4], (event, ident, data)
         assert json.loads(data) == {"from": ids[1], "to": ids[4], "reason": "evicted"}, data

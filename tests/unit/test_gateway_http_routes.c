@@ -40,6 +40,8 @@ static const struct {
     {"GET /connections", 400, "BadKey"},
     {"GET /events?key=a&uploadId=b", 400, "BadRequest"},
     {"GET /events", 400, "BadKey"},
+    {"GET /events?key=few:1", 403, "Forbidden"},
+    {"GET /own/x", 404, "NotFound"},
     {"GET /ws/upload/1", 426, "UpgradeRequired"},
     {"GET /ws/upload/1/2", 404, "NotFound"},
     {"GET /ws/upload", 404, "NotFound"},

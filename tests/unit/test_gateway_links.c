@@ -255,8 +255,9 @@ START_TEST(test_listings)
     c = ask(4, "GET /status", NULL, NULL);
     ck_assert_str_eq(
         c->body,
-        "{\"processes\":[{\"role\":\"gateway\",\"name\":\"gateway-0\",\"version\":\"0.1\",\"up\":"
-        "true,\"draining\":false,\"rooms\":0,\"sockets\":0,\"lagging\":0,\"deliveries\":0,"
+        "{\"processes\":[{\"role\":\"gateway\",\"name\":\"gateway-0\",\"version\":\"0.1\","
+        "\"address\":\"\",\"up\":true,\"boot\":\"0000000000000005\",\"draining\":false,\"rooms\":0,"
+        "\"sockets\":0,\"lagging\":0,\"deliveries\":0,"
         "\"publishes_in_flight\":0},{\"role\":\"router\",\"name\":\"router-0\",\"version\":\"0.1\","
         "\"up\":true},{\"role\":\"shard\",\"name\":\"shard-0\",\"version\":\"0.1\",\"up\":true,"
         "\"slots\":16384}]}");
