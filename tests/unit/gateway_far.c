@@ -274,6 +274,7 @@ static void on_shard_ask(const struct message *m)
                      "{\"key\":\"a\"},{\"key\":\"c\\u00e9\"}],\"more\":false}",
         [ASK_TOP] = "{\"rooms\":[{\"key\":\"a\",\"per_second\":1.5},{\"key\":\"b\","
                     "\"per_second\":20}]}",
+        [ASK_GATEWAYS] = "[]",
     };
     if (faults.mute_asks)
         return;
