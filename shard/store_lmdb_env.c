@@ -6,9 +6,13 @@
  *
  * Full or broken? LMDB answers EIO for a short write too, which is how a file system says that it
  * is full in the middle of a block of pages. Our own descriptor tells them apart: the kernel
- * reports a failed write-back once to every open descriptor of the file. */
+ * reports a failed write-back once to every open descriptor of the file.
+ *
+ * Pages are read through a map of the file, where a bad sector is not an error but SIGBUS: it ends
+ * the process like every other EIO, with a message and the marker. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -137,6 +141,36 @@ _Noreturn void store_die(struct lmdb_store *s, const char *what, int rc)
             (void)fsync(dir);
     }
     abort();
+}
+
+/* The shard is the only one in its process that maps a file, and has one store. */
+static struct lmdb_store *guarded;
+
+static void on_bus(int signal_no, siginfo_t *info, void *context)
+{
+    (void)signal_no, (void)context;
+    struct lmdb_store *s = guarded;
+    guarded = NULL;
+    if (s != NULL && info->si_code == BUS_ADRERR)
+        store_die(s, "read (SIGBUS: the disk fails, or data.mdb was cut short)", EIO);
+    /* Not ours: it happens again, unhandled. */
+}
+
+void store_guard(struct lmdb_store *s)
+{
+    struct sigaction action = {.sa_sigaction = on_bus,
+                               .sa_flags = SA_SIGINFO | SA_RESETHAND | SA_NODEFER};
+    guarded = s;
+    sigaction(SIGBUS, &action, NULL);
+}
+
+void store_unguard(const struct lmdb_store *s)
+{
+    struct sigaction usual = {.sa_handler = SIG_DFL};
+    if (guarded != s)
+        return;
+    guarded = NULL;
+    sigaction(SIGBUS, &usual, NULL);
 }
 
 static bool is_no_space(int rc)

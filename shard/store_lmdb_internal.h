@@ -68,6 +68,9 @@ void store_env_close(struct lmdb_store *s);
 MUST_USE int store_outcome(struct lmdb_store *s, const char *what, int rc);
 /* The same for the code of a commit of the transaction numbered `txn_id`. */
 MUST_USE int store_commit_outcome(struct lmdb_store *s, size_t txn_id, int rc);
+/* From here on, SIGBUS is a failed read of this store. */
+void store_guard(struct lmdb_store *s);
+void store_unguard(const struct lmdb_store *s);
 /* Ends the process after an error that leaves the disk's content unknown; EIO leaves the marker. */
 _Noreturn void store_die(struct lmdb_store *s, const char *what, int rc);
 

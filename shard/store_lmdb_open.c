@@ -381,6 +381,7 @@ static int open_steps(struct lmdb_store *s, const struct store_lmdb_options *opt
     TRY(check_filesystem(s->dir, why));
     TRY(take_lock(s, why));
     TRY(check_marker(s, options->after_eio, why));
+    store_guard(s);
     TRY(store_check_file(s->dir, s->log, why));
     s->map_bytes = map_size(options);
     TRY(make_file(s, options, why));
@@ -430,6 +431,7 @@ void store_lmdb_close(struct store **store)
         return;
     *store = NULL;
     store_env_close(s);
+    store_unguard(s);
     if (s->lock_fd >= 0)
         close(s->lock_fd);
     mem_free(s->dir);

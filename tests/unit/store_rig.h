@@ -35,6 +35,7 @@ struct gone {
 
 void rig_setup(void);
 void rig_teardown(void);
+void rig_log_to_stderr(void);
 int open_as(struct store **s, struct store_lmdb_options options);
 struct store *open_usual(void);
 bool says(struct strbuf *text, const char *what);

@@ -257,6 +257,38 @@ START_TEST(short_write_on_a_roomy_disk_ends_the_process)
 }
 END_TEST
 
+/* A page that cannot be read is SIGBUS: bad sectors look like this, and files cut by somebody. */
+START_TEST(unreadable_page_ends_the_process_with_a_message)
+{
+    char path[128];
+    int told[2];
+    file_path(path, sizeof path);
+    ck_assert_int_eq(pipe(told), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        (void)dup2(told[1], STDERR_FILENO);
+        rig_log_to_stderr();
+        struct store *s = open_usual();
+        struct seen seen;
+        if (append_many(s, 1, 200, 300) != ERR_OK || truncate(path, 3 * 4096) != 0)
+            _exit(1);
+        (void)scan(s, &seen, 0);
+        _exit(0);
+    }
+    int status;
+    char text[4096] = "";
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(read(told[0], text, sizeof text - 1) > 0);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    ck_assert_msg(strstr(text, "store.failed") && strstr(text, "SIGBUS"), "%s", text);
+    struct store *s = NULL;
+    ck_assert_int_eq(open_as(&s, usual), ERR_REFUSED);
+    ck_assert(says(&why, "--after-eio"));
+    close(told[0]);
+    close(told[1]);
+}
+END_TEST
+
 static void survives(struct store *s)
 {
     struct seen seen;
@@ -445,6 +477,7 @@ int main(void)
     tcase_add_test(t, unfinished_file_is_made_anew);
     tcase_add_test(t, damaged_record_is_trimmed);
     tcase_add_test(t, failed_sync_ends_the_process);
+    tcase_add_test(t, unreadable_page_ends_the_process_with_a_message);
     tcase_add_test(t, short_write_on_a_roomy_disk_ends_the_process);
     tcase_add_test(t, short_write_on_a_full_disk_is_no_space);
     tcase_add_test(t, full_disk_at_the_meta_page);
