@@ -147,7 +147,7 @@ static uint64_t put_pending(struct builder *b, enum mode mode, struct rng *rng)
     uint64_t size = b->base_size, odds = usual[rng_below(rng, 3)];
     for (size_t i = 0; mode != MODE_NONE && i < b->pending.count; i++) {
         const struct disk_event *e = VEC_AT(&b->pending, struct pending)[i].event;
-        uint64_t end = e->at + e->size;
+        uint64_t end;
         if (e->kind == DISK_SIZE)
             end = mode == MODE_ALL || rng_below(rng, 2) ? e->at : 0;
         else

@@ -25,6 +25,7 @@ static const char usage[] =
     "synced\n"
     "  --seed N         (default 1)   --workers N  processes (default 2)\n"
     "  --dir DIR        a real file system for what needs one (default /tmp)\n"
+    "IMAGES_LOG=1 in the environment shows the log of shard and store.\n"
     "examples:\n"
     "  stoa-crash-images --count 20000\n"
     "  stoa-crash-images --rounds 20\n";

@@ -97,8 +97,9 @@ void world_close(struct world **w);
 void world_turn(struct world *w);
 /* Lets time pass (the trims' too) and moves packets until nothing moves. */
 void world_pump(struct world *w);
-/* Sends a message of the workload's making: a publish as `op` says it. */
+/* Sends a message under a cid of its own, which it returns; world_pump brings the answer. */
 uint64_t world_send(struct world *w, struct message m);
-struct message world_publish(const struct world *w, size_t op, struct slice parts[]);
+/* The publish of an op as it was first sent, without its publisher's order. */
+struct message world_publish(const struct world *w, size_t number, struct slice parts[]);
 
 #endif
