@@ -117,7 +117,7 @@ static void rollback(struct shard *s)
         stage_rollback(s, &VEC_AT(&t->stages, struct stage)[i]);
     s->retained_events = t->retained_events;
     s->retained_bytes = t->retained_bytes;
-    if (t->durable > 0) /* let trims go alone for a while */
+    if (t->asked) /* let trims go alone for a while */
         s->full_until_ns = s->now.mono_ns + FULL_PAUSE_NS;
     trim_rollback(s);
     for (size_t i = 0; i < t->answers.count; i++) {
@@ -206,7 +206,7 @@ static void turn_clear(struct shard *s)
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         lists[i]->count = 0;
     memset(t->trim_ts, 0, sizeof t->trim_ts);
-    t->failed = false;
+    t->failed = t->asked = false;
     t->events = t->bytes = t->durable = t->writes = 0;
 }
 

@@ -276,6 +276,7 @@ static void append_publish(struct shard *s, struct op *op)
 {
     struct room *room = op->room;
     struct stage *stage = turn_stage(s, room);
+    s->turn.asked = true;
     if (!turn_begin(s) || !ensure_born(s, room, op->n_parts))
         return;
     decide_flags(op);
@@ -320,6 +321,7 @@ static void decide_purge(struct shard *s, struct op *op)
     struct room *room = op->room;
     if (room->epoch != 0 && room->floor < room->head) {
         room->touched = s->clock_ms;
+        s->turn.asked = true;
         room_floor_raise(s, room, room->head, MISS_PURGED);
         if (turn_begin(s))
             (void)put_row(s, room, room->head);

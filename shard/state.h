@@ -91,6 +91,7 @@ struct gone { /* records of a room that the running transaction deletes */
 struct turn {
     bool open;                      /* the store's transaction */
     bool failed;                    /* ERR_NO_SPACE on the way */
+    bool asked;                     /* publishers' writes were tried, not trims alone */
     size_t events, bytes;           /* taken from FIFOs */
     size_t durable;                 /* events appended */
     size_t writes;                  /* of any kind */

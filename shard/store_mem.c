@@ -57,6 +57,7 @@ struct store_mem {
     bool filling;       /* after `left` more commits the next one fails, */
     unsigned left;
     bool full; /* and from then on so do appends */
+    bool fragmented;
     uint64_t commits;
 };
 
@@ -142,7 +143,7 @@ static int mem_append(struct store *base, unsigned class_no, const struct store_
 {
     struct store_mem *s = mem_of(base);
     STOA_ASSERT(s->open && class_no < STORE_CLASSES && record->room_id != 0);
-    if (is_full(s))
+    if (is_full(s) || s->fragmented)
         return ERR_NO_SPACE;
     struct mem_log *log = &s->logs[class_no];
     const struct mem_record *last = newest(log);
@@ -542,6 +543,11 @@ void store_mem_fill(struct store *store, unsigned nth)
     s->filling = nth > 0;
     s->left = nth > 1 ? nth - 1 : 0;
     s->full = nth == 1;
+}
+
+void store_mem_fragment(struct store *store, bool pieces)
+{
+    mem_of(store)->fragmented = pieces;
 }
 
 void store_mem_damage(struct store *store, unsigned class_no, uint64_t lsn)

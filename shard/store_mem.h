@@ -12,6 +12,8 @@ void store_mem_crash(struct store *s);
 /* From the n-th commit on (1: at once, so appends are refused before it) commits with appends and
  * appends answer ERR_NO_SPACE, has_space is false; deletions go on. 0: heal. */
 void store_mem_fill(struct store *s, unsigned nth);
+/* Free space lies in pieces: has_space is true, and appends answer ERR_NO_SPACE all the same. */
+void store_mem_fragment(struct store *s, bool pieces);
 /* Flips a bit in the record, so that reads and scans find it damaged. */
 void store_mem_damage(struct store *s, unsigned class_no, uint64_t lsn);
 uint64_t store_mem_commits(const struct store *s);

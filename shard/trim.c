@@ -263,7 +263,7 @@ void trim_rollback(struct shard *s)
     struct turn *t = &s->turn;
     for (size_t i = 0; i < t->removed.count; i++)
         trim_schedule(s, VEC_AT(&t->removed, struct room *)[i]);
-    bool alone = t->durable == 0; /* with appends: those failed, so try without them at once */
+    bool alone = !t->asked; /* with appends: those failed, so try without them at once */
     s->removal_pause_ns = s->now.mono_ns + (alone ? LOOK_AGAIN_NS : 0);
     s->trim_due_ns = s->removal_pause_ns;
 }

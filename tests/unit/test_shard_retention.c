@@ -231,6 +231,26 @@ START_TEST(trims_go_on_when_the_disk_is_full)
 }
 END_TEST
 
+/* Publishers that try again all the time must not keep the shard from what makes space for them. */
+START_TEST(publishes_that_find_no_space_do_not_hold_trims_up)
+{
+    begin((struct retention){MINUTE_MS, 0, 0});
+    for (size_t i = 0; i < 50; i++)
+        (void)publish("k", "x", 0, 0);
+    store_mem_fragment(rig->store, true);
+    for (int64_t ms = 0; ms < 10 * MINUTE_MS; ms += 250) {
+        ck_nack(publish("k", "y", 0, 0), NACK_DISK);
+        ck_nack(publish("unborn", "y", 0, 0), NACK_DISK);
+        rig_wait(rig, 250);
+    }
+    ck_assert_uint_eq(on_disk(), 0);
+    store_mem_fragment(rig->store, false);
+    rig_wait(rig, 1000);
+    ck_pack(publish("k", "y", 0, 0), 51, 0);
+    rig_destroy(rig);
+}
+END_TEST
+
 START_TEST(a_reload_changes_retention_at_once)
 {
     begin((struct retention){HOUR_MS, 100, 0});
@@ -257,6 +277,7 @@ int main(void)
         unlimited_types_stay,
         rows_of_forgotten_rooms_go,
         trims_go_on_when_the_disk_is_full,
+        publishes_that_find_no_space_do_not_hold_trims_up,
         a_reload_changes_retention_at_once,
     };
     return rig_run("shard_retention", tests, sizeof tests / sizeof *tests);
