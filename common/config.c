@@ -63,7 +63,7 @@ const char *config_origin(const struct config *c, const char *path)
     return known ? known->from : "default";
 }
 
-/* ---- defaults, types, routes ---- */
+/* ---- defaults, types, routes, peers ---- */
 
 static bool has_prefix(const char *text, const char *prefix)
 {
@@ -72,10 +72,12 @@ static bool has_prefix(const char *text, const char *prefix)
 
 #define TYPES_PREFIX "types.*."
 #define ROUTES_PREFIX "routes.*."
+#define PEERS_PREFIX "cluster.peers.*."
 
 static bool is_single(const struct field *f)
 {
-    return !has_prefix(f->path, TYPES_PREFIX) && !has_prefix(f->path, ROUTES_PREFIX);
+    return !has_prefix(f->path, TYPES_PREFIX) && !has_prefix(f->path, ROUTES_PREFIX) &&
+           !has_prefix(f->path, PEERS_PREFIX);
 }
 
 /* Sets the defaults of the fields below `prefix`; NULL: of all that are there once. */
@@ -105,13 +107,36 @@ struct config_type *config_type_named(struct config *c, struct slice name)
     return type;
 }
 
-struct config_route *config_route_new(struct config *c)
+void *config_route_new(struct config *c)
 {
     if (c->n_routes == CONFIG_LIST_MAX)
         return NULL;
     struct config_route *route = &c->routes[c->n_routes++];
     set_defaults(route, ROUTES_PREFIX);
     return route;
+}
+
+void *config_peer_new(struct config *c)
+{
+    return c->cluster.n_peers == CONFIG_LIST_MAX ? NULL : &c->cluster.peers[c->cluster.n_peers++];
+}
+
+typedef void field_visitor(void *ctx, const char *path, const struct field *f, const void *base);
+
+/* The fields below `prefix`, of the instance whose own path is in `path`. */
+static void each_below(const char *prefix, struct strbuf *path, const void *base,
+                       field_visitor *each, void *ctx)
+{
+    size_t own = path->size;
+    for (size_t i = 0; i < config_n_fields; i++) {
+        const struct field *f = &config_fields[i];
+        if (f->kind == FIELD_LATER || !has_prefix(f->path, prefix))
+            continue;
+        strbuf_printf(path, ".%s", f->path + strlen(prefix));
+        each(ctx, strbuf_cstr(path), f, base);
+        path->size = own;
+    }
+    strbuf_reset(path);
 }
 
 void config_each(const struct config *c,
@@ -124,24 +149,18 @@ void config_each(const struct config *c,
         if (f->kind != FIELD_LATER && is_single(f))
             each(ctx, f->path, f, c);
     }
-    for (size_t t = 0; t < c->n_types; t++)
-        for (size_t i = 0; i < config_n_fields; i++) {
-            const struct field *f = &config_fields[i];
-            if (f->kind == FIELD_LATER || !has_prefix(f->path, TYPES_PREFIX))
-                continue;
-            strbuf_reset(&path);
-            strbuf_printf(&path, "types.%s.%s", c->types[t].name, f->path + strlen(TYPES_PREFIX));
-            each(ctx, strbuf_cstr(&path), f, &c->types[t]);
-        }
-    for (size_t r = 0; r < c->n_routes; r++)
-        for (size_t i = 0; i < config_n_fields; i++) {
-            const struct field *f = &config_fields[i];
-            if (f->kind == FIELD_LATER || !has_prefix(f->path, ROUTES_PREFIX))
-                continue;
-            strbuf_reset(&path);
-            strbuf_printf(&path, "routes[%zu].%s", r, f->path + strlen(ROUTES_PREFIX));
-            each(ctx, strbuf_cstr(&path), f, &c->routes[r]);
-        }
+    for (size_t i = 0; i < c->cluster.n_peers; i++) {
+        strbuf_printf(&path, "cluster.peers[%zu]", i);
+        each_below(PEERS_PREFIX, &path, &c->cluster.peers[i], each, ctx);
+    }
+    for (size_t i = 0; i < c->n_types; i++) {
+        strbuf_printf(&path, "types.%s", c->types[i].name);
+        each_below(TYPES_PREFIX, &path, &c->types[i], each, ctx);
+    }
+    for (size_t i = 0; i < c->n_routes; i++) {
+        strbuf_printf(&path, "routes[%zu]", i);
+        each_below(ROUTES_PREFIX, &path, &c->routes[i], each, ctx);
+    }
     strbuf_free(&path);
 }
 
@@ -299,10 +318,44 @@ static void check_list(const struct config *c, const char *path, const struct co
                                list->at[i]);
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool same_peer(const struct config_peer *a, const struct config_peer *b)
+{
+    return same_text(a->key, b->key) && same_text(a->role, b->role) && same_text(a->name, b->name);
+}
+
+static void check_peers(const struct config *c, struct strbuf *why)
+{
+    const struct config_peer *peers = c->cluster.peers;
+    for (size_t i = 0; i < c->cluster.n_peers; i++) {
+        char path[40];
+        snprintf(path, sizeof path, "cluster.peers[%zu]", i);
+        size_t first = 0;
+        while (!same_peer(&peers[first], &peers[i]))
+            first++;
+        if (!peers[i].key || !peers[i].role)
+            config_problem(why, "configuration", path, "needs a key and a role");
+        else if (first < i)
+            config_problem(why, "configuration", path, "says the same as cluster.peers[%zu]",
+                           first);
+        if (peers[i].name && (*peers[i].name == '\0' || strlen(peers[i].name) > 64))
+            config_problem(why, "configuration", path, "a name has 1 to 64 bytes");
+    }
+    if (c->cluster.n_peers > 0 && c->cluster.curve.allowed.count > 0)
+        config_problem(why, config_origin(c, "cluster.curve.allowed"), "cluster.curve.allowed",
+                       "lists keys that may be every role, and cluster.peers says which may be "
+                       "which: move them there");
+}
+
 static int check_whole(struct config *c, struct strbuf *why)
 {
     size_t before = why->size;
     config_keys_complete(c, why);
+    check_peers(c, why);
     if (strlen(c->cluster.name) == 0 || strlen(c->cluster.name) > 64)
         config_problem(why, config_origin(c, "cluster.name"), "cluster.name",
                        "a name has 1 to 64 bytes");
@@ -368,6 +421,8 @@ void config_free(struct config *c)
     }
     for (size_t i = 0; i < c->n_routes; i++)
         free_below(&c->routes[i], ROUTES_PREFIX);
+    for (size_t i = 0; i < c->cluster.n_peers; i++)
+        free_below(&c->cluster.peers[i], PEERS_PREFIX);
     for (size_t i = 0; origins && i < origins->count; i++) {
         mem_free(origins->at[i].path);
         mem_free(origins->at[i].from);

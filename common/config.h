@@ -26,6 +26,12 @@ struct config_type { /* types.<name> */
     char *handler;  /* parsed and kept; "events" or NULL now, others refused: "comes with rooms" */
 };
 
+struct config_peer { /* cluster.peers[]: who may be what; several of a key add up */
+    char *key;       /* CURVE public key; has a _file twin */
+    char *role;      /* "publisher", "gateway", "router", "shard" */
+    char *name;      /* as the peer calls itself in its HELLO; NULL: any */
+};
+
 struct config_route { /* routes[]: parsed, checked; dialects other than raw are refused for now */
     char *path, *key, *dialect, *replay;
 };
@@ -42,6 +48,8 @@ struct config {
             struct config_list allowed;                 /* besides its own and the server's */
             bool required;
         } curve;
+        struct config_peer peers[CONFIG_LIST_MAX]; /* instead of curve.allowed */
+        size_t n_peers;
     } cluster;
     struct {
         char *listen;         /* publishers (L1); gateways connect to listen_gateway */

@@ -30,7 +30,7 @@ enum field_kind {
 struct field {
     const char *path; /* "types.*.retention.age": one segment stands for a type's name or a place */
     enum field_kind kind;
-    size_t offset; /* in struct config, struct config_type or struct config_route */
+    size_t offset; /* in struct config, or in its config_type, config_route, config_peer */
     const char
         *preset;     /* default, as one would write it; list entries joined by ','; NULL: unset */
     const char *doc; /* one line */
@@ -80,15 +80,16 @@ struct origins {
 void config_note_origin(struct config *c, const char *path, const char *from);
 const char *config_origin(const struct config *c, const char *path); /* "default" */
 
-/* Calls `each` for every field of every instance: types and routes that there are. */
+/* Calls `each` for every field of every instance: types, routes and peers that there are. */
 void config_each(const struct config *c,
                  void (*each)(void *ctx, const char *path, const struct field *f, const void *base),
                  void *ctx);
 
 /* Adds a type with its defaults, or finds it; NULL: too many. */
 struct config_type *config_type_named(struct config *c, struct slice name);
-/* Adds a route with its defaults; NULL: too many. */
-struct config_route *config_route_new(struct config *c);
+/* Adds a route with its defaults, or a peer; NULL: too many. */
+void *config_route_new(struct config *c);
+void *config_peer_new(struct config *c);
 
 /* ---- problems, one line each ---- */
 void config_problem(struct strbuf *why, const char *where, const char *path, const char *format,

@@ -79,11 +79,13 @@ void config_keys_complete(struct config *c, struct strbuf *why)
 {
     char public_key[CURVE_KEY_TEXT_BYTES + 1];
     if (!c->cluster.curve.secret_key) {
-        if (c->cluster.curve.public_key || c->cluster.curve.server_key ||
-            c->cluster.curve.allowed.count > 0)
-            config_problem(why, "configuration", "cluster.curve",
-                           "has keys, but none of this process: give secret_file (stoa keygen "
-                           "makes one)");
+        bool curve = c->cluster.curve.public_key || c->cluster.curve.server_key ||
+                     c->cluster.curve.allowed.count > 0;
+        if (curve || c->cluster.n_peers > 0)
+            config_problem(why, "configuration", curve ? "cluster.curve" : "cluster.peers",
+                           "has keys, but none of this process: give %ssecret_file (stoa keygen "
+                           "makes one)",
+                           curve ? "" : "cluster.curve.");
         return;
     }
     public_of(c->cluster.curve.secret_key, public_key);

@@ -8,9 +8,20 @@
 
 /* ---- default ---- */
 
-static bool is_route(const char *path)
+static bool has_prefix(const char *text, const char *prefix)
 {
-    return strncmp(path, "routes.", strlen("routes.")) == 0;
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+/* An entry shows the form of a list whose entries have fields. */
+static bool print_list_example(struct strbuf *out, const char *path)
+{
+    if (strcmp(path, "cluster.peers.*.key") == 0)
+        strbuf_put_text(out, "  # peers:  # which public key may be which role, instead of "
+                             "curve.allowed; name: optional\n"
+                             "  #   - { key: \"...\", role: publisher }  # or gateway, router, "
+                             "shard\n");
+    return has_prefix(path, "routes.") || has_prefix(path, "cluster.peers.");
 }
 
 /* The names of the sections that `path` lies in and `previous` does not. */
@@ -75,7 +86,7 @@ void config_print_default(struct strbuf *out)
                     "(reload) follow SIGHUP.\n");
     for (size_t i = 0; i < config_n_fields; i++) {
         const struct field *f = &config_fields[i];
-        if (f->kind == FIELD_LATER || is_route(f->path))
+        if (f->kind == FIELD_LATER || print_list_example(out, f->path))
             continue;
         print_sections(out, f->path, previous);
         print_field(out, f);

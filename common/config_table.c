@@ -7,6 +7,7 @@
 
 #define AT(member) .offset = offsetof(struct config, member)
 #define IN_TYPE(member) .offset = offsetof(struct config_type, member)
+#define IN_PEER(member) .offset = offsetof(struct config_peer, member)
 #define IN_ROUTE(member) .offset = offsetof(struct config_route, member)
 #define LATER(path_, doc_)                              \
     {                                                   \
@@ -27,7 +28,9 @@ const struct field config_fields[] = {
     {"cluster.curve.server", FIELD_KEY, AT(cluster.curve.server_key), NULL, "public key of routers and shards; default: this process's own (one key pair for all)", NULL, NULL, 0, 0, false, false},
     {"cluster.curve.allowed", FIELD_KEYS, AT(cluster.curve.allowed), NULL, "public keys that may connect besides its own and the server's", NULL, NULL, 0, 0, false, false},
     {"cluster.curve.required", FIELD_BOOL, AT(cluster.curve.required), "false", "refuse tcp links without a key", NULL, NULL, 0, 0, false, false},
-    LATER("cluster.peers", "which public key may be which role"),
+    {"cluster.peers.*.key", FIELD_KEY, IN_PEER(key), NULL, "public key of the peer", NULL, NULL, 0, 0, false, false},
+    {"cluster.peers.*.role", FIELD_TEXT, IN_PEER(role), NULL, "what it may be", "publisher|gateway|router|shard", "admin", 0, 0, false, false},
+    {"cluster.peers.*.name", FIELD_TEXT, IN_PEER(name), NULL, "what it must call itself; default: anything", NULL, NULL, 0, 0, false, false},
     {"router.listen", FIELD_ENDPOINT, AT(router.listen), NULL, "for publishers; default: its entry of cluster.routers", NULL, NULL, 0, 0, false, false},
     {"router.listen_gateway", FIELD_ENDPOINT, AT(router.listen_gateway), NULL, "for gateways; default: the next port", NULL, NULL, 0, 0, false, false},
     {"router.index", FIELD_UNSIGNED, AT(router.index), "0", "place in cluster.routers, from 0", NULL, NULL, 0, CONFIG_LIST_MAX - 1, false, false},

@@ -1,6 +1,6 @@
 /* SHELL (pure, but config.h is a shell header). A configuration file's text, read event by event
  * with libyaml, which knows line numbers. Each name is looked up in the table by its canonical
- * path, in which a type's name or a place in `routes` stands as "*". All problems are told, not
+ * path, in which a type's name or a place in a list stands as "*". All problems are told, not
  * only the first; what is wrong is skipped as a whole. */
 #include <stdio.h>
 #include <yaml.h>
@@ -191,36 +191,58 @@ static void place_name(struct strbuf *path, const char *name)
     strbuf_put_text(path, name);
 }
 
-static void read_routes(struct walk *w, struct place *routes)
+/* Lists whose entries have fields. */
+struct list_kind {
+    const char *path;
+    void *(*entry_new)(struct config *c);
+    const char *not_a_list, *not_an_entry, *too_many;
+};
+static const struct list_kind lists[] = {
+    {"routes", config_route_new, "must be a list of routes: - { path: ..., key: ... }",
+     "must be a route: { path: ..., key: ... }", "one route too many"},
+    {"cluster.peers", config_peer_new, "must be a list of peers: - { key: ..., role: ... }",
+     "must be a peer: { key: ..., role: ... }", "one peer too many"},
+};
+
+/* NULL: not such a list. */
+static const struct list_kind *list_kind_of(const struct place *p)
+{
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        if (slice_is(strbuf_slice(&p->canonical), lists[i].path))
+            return &lists[i];
+    return NULL;
+}
+
+static void read_entries(struct walk *w, struct place *list, const struct list_kind *kind)
 {
     if (w->event.type != YAML_SEQUENCE_START_EVENT) {
-        problem_here(w, routes, "must be a list of routes: - { path: ..., key: ... }");
+        problem_here(w, list, kind->not_a_list);
         skip(w);
         return;
     }
     for (size_t i = 0; next(w) != YAML_SEQUENCE_END_EVENT && !w->broken; i++) {
-        struct place route;
-        place_enter(&route, routes);
-        place_name(&route.canonical, "*");
-        strbuf_printf(&route.shown, "[%zu]", i);
+        struct place entry;
+        place_enter(&entry, list);
+        place_name(&entry.canonical, "*");
+        strbuf_printf(&entry.shown, "[%zu]", i);
         if (w->event.type != YAML_MAPPING_START_EVENT) {
-            problem_here(w, &route, "must be a route: { path: ..., key: ... }");
+            problem_here(w, &entry, kind->not_an_entry);
             skip(w);
-        } else if ((route.base = config_route_new(w->config)) == NULL) {
-            problem_here(w, &route, "one route too many");
+        } else if ((entry.base = kind->entry_new(w->config)) == NULL) {
+            problem_here(w, &entry, kind->too_many);
             skip(w);
         } else {
-            read_mapping(w, &route);
+            read_mapping(w, &entry);
         }
-        place_free(&route);
+        place_free(&entry);
     }
 }
 
 static void read_section(struct walk *w, struct place *p)
 {
-    if (strbuf_slice(&p->canonical).size > 0 && slice_is(strbuf_slice(&p->canonical), "routes") &&
-        !is_null(w)) {
-        read_routes(w, p);
+    const struct list_kind *list = list_kind_of(p);
+    if (list && !is_null(w)) {
+        read_entries(w, p, list);
     } else if (w->event.type == YAML_MAPPING_START_EVENT) {
         read_mapping(w, p);
     } else if (!is_null(w)) {

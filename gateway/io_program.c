@@ -27,7 +27,7 @@ static const char *const *origins(const struct config *config)
     return config->gateway.origins_set ? (const char *const *)config->gateway.origins.at : NULL;
 }
 
-static void set_log(struct program *p, const struct config *config)
+static void set_log(struct program *p)
 {
     if (p->given_name)
         snprintf(p->name, sizeof p->name, "%s", p->given_name);
@@ -35,7 +35,7 @@ static void set_log(struct program *p, const struct config *config)
         snprintf(p->name, sizeof p->name, "gateway-%s", p->index);
     else
         snprintf(p->name, sizeof p->name, "gateway-%s", p->host);
-    p->log = launch_log(p->name, config->log.format, config->log.level);
+    p->log = launch_log(p->name, p->config.log.format, p->config.log.level);
 }
 
 void program_reload(struct program *p, struct config *fresh)
@@ -46,7 +46,6 @@ void program_reload(struct program *p, struct config *fresh)
     p->is_reloaded = true;
     gateway_reorigins(p->gateway, origins(&p->reloaded));
     io_relimit(p->io, &p->reloaded);
-    set_log(p, &p->reloaded);
     if (had)
         config_free(&before);
 }
@@ -100,7 +99,7 @@ void program_configure(struct program *p)
         fail(&why);
     if (gethostname(p->host, sizeof p->host - 1) != 0)
         snprintf(p->host, sizeof p->host, "0");
-    set_log(p, &p->config);
+    set_log(p);
     check_policy(p);
     const char *page = p->config.gateway.page;
     if (page && !(p->page = process_read_file(page, PAGE_MAX_BYTES, &p->page_size))) {
@@ -183,10 +182,7 @@ static void dial(struct program *p)
 void program_start(struct program *p, const struct loop_handler *handler)
 {
     struct strbuf why = {0};
-    const struct links_curve curve = {
-        p->config.cluster.curve.secret_key, p->config.cluster.curve.public_key,
-        p->config.cluster.curve.server_key, (const char *const *)p->config.cluster.curve.allowed.at,
-        p->config.cluster.curve.required};
+    const struct links_curve curve = links_curve_of(&p->config);
     const struct monitor_handler monitor = {p, is_ready, NULL};
     const char *monitor_at = p->config.monitor.listen;
     p->metrics = metrics_create();

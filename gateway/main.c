@@ -31,17 +31,11 @@ static void on_reload(void *ctx, struct tick now)
     (void)now;
     struct program *p = ctx;
     struct config fresh;
-    struct strbuf text = {0};
-    if (config_load(&fresh, p->launch.config_path, (const char *const *)p->launch.overrides,
-                    &text) != ERR_OK) {
-        LOG(&p->log, LOG_ERROR, "gateway.reload_refused", LOG_STR("why", strbuf_cstr(&text)));
-        config_free(&fresh);
-    } else {
-        config_diff(p->is_reloaded ? &p->reloaded : &p->config, &fresh, &text);
+    const struct config *running = p->is_reloaded ? &p->reloaded : &p->config;
+    if (launch_reload(&p->launch, &p->log, running, &fresh))
         program_reload(p, &fresh);
-        LOG(&p->log, LOG_INFO, "gateway.reload", LOG_STR("changed", strbuf_cstr(&text)));
-    }
-    strbuf_free(&text);
+    else
+        config_free(&fresh);
 }
 
 static const char usage[] =

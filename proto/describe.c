@@ -112,8 +112,13 @@ static void print_links(void)
         "- Every packet shows that the peer lives. Who has sent nothing for %d ms sends PING; who\n"
         "  has heard nothing for %d ms takes the link down.\n"
         "- GOODBYE takes the link down at once; nothing follows it.\n"
-        "- A HELLO of another cluster, or of a role that has no business at this socket, is\n"
-        "  answered by ERR and the link stays down.\n"
+        "- A HELLO of another cluster, of a role that has no business at this socket, or of a "
+        "role\n"
+        "  that `cluster.peers` does not give to the connection's CURVE key, is answered by ERR "
+        "and\n"
+        "  the link stays down. A packet that comes with another key than the last one of its "
+        "routing\n"
+        "  id takes the link down before it is read.\n"
         "- Flow control counts the bytes of all packets since HELLO, both included; packets\n"
         "  outside the count are not.\n",
         LINK_HEARTBEAT_MS, LINK_HEARTBEAT_MS, LINK_HEARTBEAT_MS, LINK_DEAD_MS);
@@ -283,8 +288,10 @@ static void print_list_types(void)
     printf("`from_mode`: %d from the head, %d after a position. `status` of SUBACK: %d live, %d "
            "resumed,\n%d missed. `mode` of REPLAY_REQ: %d all, %d latest of each conflate value.\n",
            FROM_HEAD, FROM_AFTER, SUB_LIVE, SUB_RESUMED, SUB_MISSED, REPLAY_ALL, REPLAY_LATEST);
-    printf("`what` of ASK: %d status, %d keys, %d top, %d connections.\n", ASK_STATUS, ASK_KEYS,
-           ASK_TOP, ASK_CONNECTIONS);
+    printf(
+        "`what` of ASK: %d status, %d keys, %d top, %d connections, %d gateways (of a shard: what "
+        "each one\nsays of itself).\n",
+        ASK_STATUS, ASK_KEYS, ASK_TOP, ASK_CONNECTIONS, ASK_GATEWAYS);
 }
 
 static void print_message_heading(const char *name, int code, const char *way, const char *doc)

@@ -28,7 +28,8 @@ static void register_metrics(struct hub *hub, struct metrics *metrics)
                                            "Packets and messages that break the protocol.");
     hub->refused =
         metrics_counter(metrics, "stoa_link_refused_total", "",
-                        "HELLOs of foreign clusters or of roles that have no business here.");
+                        "HELLOs of foreign clusters, or of roles that have no business here or "
+                        "that their key does not allow.");
     hub->refused_handshakes =
         metrics_counter(metrics, "stoa_link_refused_handshakes_total", "",
                         "Connections that ended within the handshake: no CURVE key, a wrong one.");
@@ -138,6 +139,18 @@ unsigned hub_door(const struct hub *hub, uint32_t peer)
 {
     const struct peer *p = hub_find(hub, peer);
     return p ? p->door : 0;
+}
+
+void hub_identify(struct hub *hub, uint32_t peer, const struct peer_key *key, struct tick now)
+{
+    hub->now = now;
+    struct peer *p = hub_find(hub, peer);
+    if (!p || p->key == key)
+        return;
+    STOA_ASSERT(!p->dialed);
+    p->key = key;
+    if (p->state == LINK_UP)
+        link_down(hub, p, "another key");
 }
 
 bool hub_is_up(const struct hub *hub, uint32_t peer)

@@ -14,9 +14,9 @@
  *
  * Only messages between on_up and on_down reach the handler, complete and in the order sent,
  * without gaps: a lost packet always shows as on_down followed by on_up with a new incarnation. A
- * peer of another cluster, or with a role that the hub's owner does not take, is refused (ERR sent,
- * logged, counted). A message that is malformed or of an unknown type is answered by ERR and goes
- * no further.
+ * peer of another cluster, or with a role that the hub's owner does not take or its key does not
+ * allow, is refused (ERR sent, logged, counted). A message that is malformed or of an unknown type
+ * is answered by ERR and goes no further.
  *
  * Each loop turn ends with hub_tick and hub_flush. on_down is called from hub_packet, hub_tick,
  * hub_flush, hub_connected, hub_disconnected and hub_goodbye, never from hub_send or hub_forward.
@@ -51,6 +51,17 @@ struct peer_info { /* what HELLO or WELCOME said; valid until the peer is forgot
     uint64_t win_msgs, win_bytes, window_ms;
     char name[65];
     char version[33];
+};
+
+/* What the key of an accepted peer lets it be: one of the rights must fit its HELLO. */
+struct peer_right {
+    enum role role;
+    char name[65]; /* "": any name */
+};
+struct peer_key {
+    char label[9];                   /* the beginning of the public key, for people */
+    const struct peer_right *rights; /* NULL: every role */
+    size_t n_rights;
 };
 
 struct hub_handler {
@@ -92,6 +103,10 @@ uint32_t hub_dial(struct hub *hub);
  */
 uint32_t hub_accept(struct hub *hub, unsigned door, struct tick now);
 unsigned hub_door(const struct hub *hub, uint32_t peer);
+/* Which key the next packet of an accepted peer came with; kept by pointer, outlives the peer. None
+ * told, ever: everything is allowed. Another key than before takes the link down: what was said
+ * with the old one does not count for the new one. */
+void hub_identify(struct hub *hub, uint32_t peer, const struct peer_key *key, struct tick now);
 
 /* From the socket's monitor; dialed peers only. */
 void hub_connected(struct hub *hub, uint32_t peer, struct tick now);

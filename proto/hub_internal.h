@@ -27,6 +27,7 @@ struct peer {
     struct list failing; /* in hub->failing: a send failed, on_down is still to be told */
     uint32_t number;
     unsigned door;
+    const struct peer_key *key; /* accepted: what it may be; NULL: anything */
     enum link_state state;
     bool dialed;
     bool connected; /* dialed: the socket is */

@@ -40,13 +40,16 @@ static void protocol_error(struct hub *hub, const struct peer *p, const char *wh
             LOG_STR("type", message_name(type)), LOG_U64("suppressed", suppressed));
 }
 
-static void refusal(struct hub *hub, const struct peer *p, const char *name, const char *why)
+static void refusal(struct hub *hub, const struct peer *p, const struct msg_hello *hello,
+                    const char *why)
 {
     uint64_t suppressed = 0;
     metric_add(hub->refused, 1);
     if (log_limit_pass(&hub->refusals, hub->now.mono_ns, &suppressed))
-        LOG(hub->log, LOG_WARN, "link.refused", LOG_U64("peer", p->number), LOG_STR("name", name),
-            LOG_STR("why", why), LOG_U64("suppressed", suppressed));
+        LOG(hub->log, LOG_WARN, "link.refused", LOG_U64("peer", p->number),
+            LOG_STR("as", role_name((enum role)hello->role)), LOG_SLICE("name", hello->name),
+            LOG_STR("key", p->key ? p->key->label : ""), LOG_STR("why", why),
+            LOG_U64("suppressed", suppressed));
 }
 
 static struct message error_message(uint64_t cid, enum nack_code code, const char *text)
@@ -82,6 +85,19 @@ static bool role_valid(uint64_t role)
     return role > ROLE_NONE && role <= ROLE_ADMIN;
 }
 
+static bool key_allows(const struct peer_key *key, const struct msg_hello *hello)
+{
+    if (!key || !key->rights)
+        return true;
+    for (size_t i = 0; i < key->n_rights; i++) {
+        const struct peer_right *right = &key->rights[i];
+        if (right->role == (enum role)hello->role &&
+            (right->name[0] == '\0' || slice_is(hello->name, right->name)))
+            return true;
+    }
+    return false;
+}
+
 /* Why this HELLO is not welcome; NULL: it is. */
 static const char *hello_objection(const struct hub *hub, const struct peer *p,
                                    const struct msg_hello *hello)
@@ -95,6 +111,9 @@ static const char *hello_objection(const struct hub *hub, const struct peer *p,
     if (hub->handler.admits &&
         !hub->handler.admits(hub->handler.ctx, p->door, (enum role)hello->role))
         return "role not admitted here";
+    if (!key_allows(p->key, hello))
+        return "this key may not be that role under that name: see cluster.peers of the listening "
+               "process";
     return NULL;
 }
 
@@ -136,9 +155,7 @@ static void hello_arrived(struct hub *hub, struct peer *p, const struct packet_h
     if (hub->closed)
         return;
     if (objection) {
-        char name[sizeof p->info.name];
-        text_copy(name, sizeof name, hello.name);
-        refusal(hub, p, name, objection);
+        refusal(hub, p, &hello, objection);
         refuse_hello(hub, p, header->incarnation, NACK_DENIED, objection);
         return;
     }

@@ -1,7 +1,6 @@
 /* SHELL. stoa-router: reads the configuration, joins the router core to its sockets, clock, signals
  * and monitor, and runs. No decision is made here. */
 #include <stdio.h>
-#include <string.h>
 
 #include "common/config.h"
 #include "common/shell/launch.h"
@@ -64,16 +63,8 @@ static void on_reload(void *ctx, struct tick now)
     (void)now;
     struct program *p = ctx;
     struct config fresh;
-    struct strbuf why = {0};
-    const char *const *overrides = (const char *const *)p->launch.overrides;
-    if (config_load(&fresh, p->launch.config_path, overrides, &why) == ERR_OK) {
-        p->log.level = launch_log_level(fresh.log.level);
-        LOG(&p->log, LOG_INFO, "router.reload", LOG_STR("log_level", fresh.log.level));
-    } else {
-        LOG(&p->log, LOG_ERROR, "router.reload_refused", LOG_SLICE("why", strbuf_slice(&why)));
-    }
-    config_free(&fresh);
-    strbuf_free(&why);
+    (void)launch_reload(&p->launch, &p->log, &p->config, &fresh);
+    config_free(&fresh); /* only the log follows */
 }
 
 static bool monitor_ready(void *ctx, struct strbuf *why)
@@ -147,11 +138,7 @@ static int program_start(struct program *p, struct strbuf *why)
     }
     const struct loop_handler handler = {
         .ctx = p, .turn = on_turn, .on_term = on_term, .on_reload = on_reload};
-    const struct links_curve curve = {.secret_key = c->cluster.curve.secret_key,
-                                      .public_key = c->cluster.curve.public_key,
-                                      .server_key = c->cluster.curve.server_key,
-                                      .allowed = (const char *const *)c->cluster.curve.allowed.at,
-                                      .required = c->cluster.curve.required};
+    const struct links_curve curve = links_curve_of(c);
     p->metrics = metrics_create();
     metric_set(metrics_gauge(p->metrics, "stoa_build_info",
                              "version=\"" STOA_VERSION "\",role=\"router\"", "Always 1."),
@@ -197,9 +184,7 @@ int main(int argc, char **argv)
         config_load(&p.config, p.launch.config_path, (const char *const *)p.launch.overrides, &why);
     if (code == ERR_OK) {
         snprintf(p.name, sizeof p.name, "router-%u", p.config.router.index);
-        bool json = p.config.log.format && strcmp(p.config.log.format, "json") == 0;
-        p.log =
-            process_log(p.name, launch_log_level(p.config.log.level), json ? LOG_JSON : LOG_TEXT);
+        p.log = launch_log(p.name, p.config.log.format, p.config.log.level);
         code = program_start(&p, &why);
     }
     if (code == ERR_OK)

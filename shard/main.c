@@ -50,15 +50,10 @@ static void on_reload(void *ctx, struct tick now)
     (void)now;
     struct program *p = ctx;
     struct config fresh;
-    struct strbuf why = {0};
-    const char *const *overrides = (const char *const *)p->launch.overrides;
-    if (config_load(&fresh, p->launch.config_path, overrides, &why) == ERR_OK) {
+    if (launch_reload(&p->launch, &p->log, &p->config, &fresh))
         program_reload(p, &fresh);
-    } else {
-        LOG(&p->log, LOG_ERROR, "shard.reload_refused", LOG_SLICE("why", strbuf_slice(&why)));
+    else
         config_free(&fresh);
-    }
-    strbuf_free(&why);
 }
 
 int main(int argc, char **argv)

@@ -44,15 +44,10 @@ void shard_claim(struct shard *s, uint32_t peer)
     mem_free(ranges);
 }
 
-static bool wants_claims(const struct client *client)
-{
-    return client && (client->role == ROLE_ROUTER || client->role == ROLE_GATEWAY);
-}
-
 void shard_claim_all(struct shard *s)
 {
     for (uint32_t peer = hub_next_up(s->hub, 0); peer != 0; peer = hub_next_up(s->hub, peer)) {
-        if (wants_claims(s->clients[peer]))
+        if (s->clients[peer])
             shard_claim(s, peer);
     }
 }
@@ -66,8 +61,7 @@ static void on_up(void *ctx, uint32_t peer, const struct peer_info *info)
     client->life = ++s->lives;
     client->granted = CREDIT_WINDOW_BYTES;
     s->clients[peer] = client;
-    if (wants_claims(client))
-        shard_claim(s, peer);
+    shard_claim(s, peer);
 }
 
 static void on_down(void *ctx, uint32_t peer)
@@ -82,12 +76,12 @@ static void on_down(void *ctx, uint32_t peer)
     deliver_client_free(s, client);
 }
 
+/* Publishers speak to routers: what they may not do is decided there. */
 static bool admits(void *ctx, unsigned door, enum role role)
 {
     (void)ctx;
     (void)door;
-    return role == ROLE_ROUTER || role == ROLE_GATEWAY || role == ROLE_PUBLISHER ||
-           role == ROLE_ADMIN;
+    return role == ROLE_ROUTER || role == ROLE_GATEWAY;
 }
 
 /* ---- messages ---- */

@@ -130,11 +130,7 @@ static void log_ready(struct program *p, int64_t begun_ns)
 int program_start(struct program *p, const struct loop_handler *handler, struct strbuf *why)
 {
     const struct config *c = &p->config;
-    const struct links_curve curve = {.secret_key = c->cluster.curve.secret_key,
-                                      .public_key = c->cluster.curve.public_key,
-                                      .server_key = c->cluster.curve.server_key,
-                                      .allowed = (const char *const *)c->cluster.curve.allowed.at,
-                                      .required = c->cluster.curve.required};
+    const struct links_curve curve = links_curve_of(c);
     int64_t begun_ns = clock_now().mono_ns;
     struct grant grant;
     TRY(grant_slots_of(c->shard.slots, c->shard.index, c->cluster.shards.count, &grant, why));
@@ -171,13 +167,8 @@ void program_stop(struct program *p)
 
 void program_reload(struct program *p, struct config *fresh)
 {
-    struct strbuf changed = {0};
     struct shard_type types[CONFIG_TYPES_MAX];
-    config_diff(&p->config, fresh, &changed);
     shard_retypes(p->shard, types, types_of(fresh, types));
-    p->log.level = launch_log_level(fresh->log.level);
     config_free(&p->config);
     p->config = *fresh;
-    LOG(&p->log, LOG_INFO, "shard.reload", LOG_SLICE("changed", strbuf_slice(&changed)));
-    strbuf_free(&changed);
 }

@@ -30,7 +30,7 @@ struct program {
 MUST_USE int program_start(struct program *p, const struct loop_handler *handler,
                            struct strbuf *why);
 void program_stop(struct program *p);
-/* Puts types and log level of a freshly loaded configuration in force; takes it. */
+/* Puts the types of a freshly loaded configuration in force; takes it. */
 void program_reload(struct program *p, struct config *fresh);
 
 #endif

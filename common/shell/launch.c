@@ -104,3 +104,23 @@ struct log launch_log(const char *role, const char *format, const char *level)
     bool json = format != NULL && strcmp(format, "json") == 0;
     return process_log(role, launch_log_level(level), json ? LOG_JSON : LOG_TEXT);
 }
+
+bool launch_reload(const struct launch *l, struct log *log, const struct config *running,
+                   struct config *fresh)
+{
+    struct strbuf text = {0};
+    char event[64];
+    const char *role = strchr(l->program, '-') + 1; /* "stoa-shard" */
+    bool fine =
+        config_load(fresh, l->config_path, (const char *const *)l->overrides, &text) == ERR_OK;
+    snprintf(event, sizeof event, fine ? "%s.reload" : "%s.reload_refused", role);
+    if (fine) {
+        *log = launch_log(log->role, fresh->log.format, fresh->log.level);
+        config_diff(running, fresh, &text);
+        LOG(log, LOG_INFO, event, LOG_SLICE("changed", strbuf_slice(&text)));
+    } else {
+        LOG(log, LOG_ERROR, event, LOG_SLICE("why", strbuf_slice(&text)));
+    }
+    strbuf_free(&text);
+    return fine;
+}

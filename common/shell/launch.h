@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "common/config.h"
 #include "common/log.h"
 
 #define LAUNCH_OVERRIDES_MAX 16
@@ -36,5 +37,10 @@ void launch_free(struct launch *l);
 enum log_level launch_log_level(const char *text);
 /* A log to stderr as the configuration's log.format and log.level say. */
 struct log launch_log(const char *role, const char *format, const char *level);
+/* SIGHUP: reads the configuration anew, as at the start, and lets the log follow it. The log
+ * tells what differs from `running`, or why it is refused (false: everything stays as it is). The
+ * caller frees `fresh` either way. */
+bool launch_reload(const struct launch *l, struct log *log, const struct config *running,
+                   struct config *fresh);
 
 #endif

@@ -10,6 +10,7 @@
 #include "proto/shell/link.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <zmq.h>
 
 #include "common/mem.h"
@@ -175,6 +176,25 @@ static struct link_peer *peer_accept(struct link_socket *s, struct slice identit
     return p;
 }
 
+/* Whose packet it is, by the key of the connection that brought it: after a HANDOVER a routing id
+ * may have another owner. Without roles, and on ipc, all that get in are alike. Costs a look-up in
+ * libzmq's properties of the connection and a comparison of a few digits. */
+static bool peer_identified(struct link_socket *s, struct link_peer *p, zmq_msg_t *msg)
+{
+    struct links *l = s->links;
+    if (!l->keys.roles || s->endpoint.ipc)
+        return true;
+    const char *user_id = zmq_msg_gets(msg, "User-Id");
+    if (user_id && strcmp(user_id, p->user_id) == 0)
+        return true;
+    const struct link_key *key = user_id ? link_key_of(&l->keys, user_id) : NULL;
+    if (!key)
+        return false;
+    snprintf(p->user_id, sizeof p->user_id, "%s", user_id);
+    hub_identify(l->hub, p->number, &key->who, loop_now(l->loop));
+    return true;
+}
+
 /* Reads over the remaining parts of a message. */
 static void skip_parts(void *zmq, zmq_msg_t *msg)
 {
@@ -210,7 +230,7 @@ static bool router_receive(struct link_socket *s, zmq_msg_t *msg, size_t *size)
         return true;
     }
     struct link_peer *p = peer_accept(s, slice_of(identity, identity_size));
-    if (p)
+    if (p && peer_identified(s, p, msg))
         packet_arrived(s, p->number, msg);
     return true;
 }

@@ -9,6 +9,7 @@
 #ifndef STOA_PROTO_SHELL_LINK_H
 #define STOA_PROTO_SHELL_LINK_H
 
+#include "common/config.h"
 #include "common/err.h"
 #include "common/shell/loop.h"
 #include "common/strbuf.h"
@@ -22,7 +23,14 @@ struct links_curve {        /* all NULL: no CURVE */
     const char *server_key; /* public key of the cluster's listeners; NULL: this process's own */
     const char *const *allowed; /* who may connect besides public and server key; NULL-terminated */
     bool required;              /* refuse tcp endpoints without keys */
+    /* Who may connect as what, instead of `allowed`; NULL: no roles. Own and server key may be
+     * everything unless they stand here too. */
+    const struct config_peer *peers;
+    size_t n_peers;
 };
+
+/* What the configuration says; borrows from it. */
+struct links_curve links_curve_of(const struct config *c);
 
 /* The links drive `hub` (hub_packet, hub_connected ...) and fill in `ports`, which must be handed
  * to the core that creates the hub: create links, create the core with links_ports, then

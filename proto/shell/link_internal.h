@@ -51,20 +51,31 @@ struct link_socket {
     int64_t refusal_ns, early_end_ns;
 };
 
+/* What libzmq calls the key of a connection's other end: its place in link_keys.at, in digits. */
+#define USER_ID_MAX_BYTES 8
+
 /* How to send to a peer of the hub. */
 struct link_peer {
     uint32_t number;
-    struct link_socket *socket; /* borrowed */
-    size_t identity_size;       /* 0: dialed */
+    char user_id[USER_ID_MAX_BYTES]; /* of its last packet, when keys have roles */
+    struct link_socket *socket;      /* borrowed */
+    size_t identity_size;            /* 0: dialed */
     uint8_t identity[ROUTING_ID_MAX_BYTES];
+};
+
+struct link_key { /* may connect */
+    uint8_t bytes[CURVE_KEY_BYTES];
+    struct peer_right *rights; /* owned; NULL: every role */
+    struct peer_key who;       /* the same, for the hub */
 };
 
 struct link_keys { /* owned copies; empty text: none */
     char secret[CURVE_KEY_TEXT_BYTES + 1];
     char public[CURVE_KEY_TEXT_BYTES + 1];
     char server[CURVE_KEY_TEXT_BYTES + 1];
-    uint8_t (*allowed)[CURVE_KEY_BYTES]; /* its own key, the server's and the listed ones */
-    size_t n_allowed;
+    struct link_key *at; /* its own key, the server's and the listed ones */
+    size_t count;
+    bool roles; /* some of them may not be everything */
     bool given; /* a secret key is */
     bool required;
     const char *problem; /* what is wrong with the keys; NULL: nothing */
@@ -113,6 +124,8 @@ MUST_USE int link_endpoint_clear(const struct link_endpoint *e, struct strbuf *w
 /* ---- link_zap.c ---- */
 void link_keys_load(struct link_keys *keys, const struct links_curve *curve);
 void link_keys_wipe(struct link_keys *keys);
+/* The key that a connection was let in with; NULL: not from us. */
+const struct link_key *link_key_of(const struct link_keys *keys, const char *user_id);
 MUST_USE int link_zap_start(struct links *l, struct strbuf *why);
 void link_zap_stop(struct links *l);
 

@@ -183,7 +183,8 @@ static void dialer_event(struct link_socket *s, uint16_t event, uint32_t error)
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
         dialer_failed(
-            s, "the peer does not allow our key: add it to the peer's cluster.curve.allowed");
+            s, "the peer does not allow our key: add it to the peer's cluster.curve.allowed or "
+               "cluster.peers");
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
         dialer_failed(s, protocol_failure(error));

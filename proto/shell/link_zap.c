@@ -1,8 +1,12 @@
 /* SHELL. CURVE keys and who may connect. CURVE alone encrypts for any client key, so each context
  * has a handler of ZeroMQ's authentication protocol (RFC 27), answered from the loop by comparing
- * the client's public key with the allow list. CZMQ's zauth would do the same from a thread of its
- * own with certificate files in a directory; keys from the configuration need neither. */
+ * the client's public key with those that may connect. The answer names the key, and libzmq puts
+ * that name (User-Id) on every packet of the connection: so the hub knows which roles its peer may
+ * have, whatever routing id the peer gave itself. CZMQ's zauth would do the same from a thread of
+ * its own with certificate files in a directory; keys from the configuration need neither. */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <zmq.h>
 
 #include "common/mem.h"
@@ -32,20 +36,72 @@ static bool key_load(char out[CURVE_KEY_TEXT_BYTES + 1], const char *text)
     return valid;
 }
 
-static bool allowed_load(struct link_keys *keys, const char *const *allowed)
+struct links_curve links_curve_of(const struct config *c)
 {
-    size_t count = 0;
-    while (allowed && allowed[count])
-        count++;
-    keys->allowed = mem_zalloc((count + 2) * sizeof *keys->allowed);
-    if (keys->public[0] && key_decode(keys->public, keys->allowed[keys->n_allowed]))
-        keys->n_allowed++;
-    if (keys->server[0] && key_decode(keys->server, keys->allowed[keys->n_allowed]))
-        keys->n_allowed++;
-    for (size_t i = 0; i < count; i++)
-        if (!key_decode(allowed[i], keys->allowed[keys->n_allowed++]))
-            return false;
+    return (struct links_curve){.secret_key = c->cluster.curve.secret_key,
+                                .public_key = c->cluster.curve.public_key,
+                                .server_key = c->cluster.curve.server_key,
+                                .allowed = (const char *const *)c->cluster.curve.allowed.at,
+                                .required = c->cluster.curve.required,
+                                .peers = c->cluster.peers,
+                                .n_peers = c->cluster.n_peers};
+}
+
+/* The entry of a key, made if there is none; NULL: not a key. There is room for it. */
+static struct link_key *key_entry(struct link_keys *keys, const char *text)
+{
+    uint8_t bytes[CURVE_KEY_BYTES];
+    if (!key_decode(text, bytes))
+        return NULL;
+    for (size_t i = 0; i < keys->count; i++)
+        if (memcmp(keys->at[i].bytes, bytes, sizeof bytes) == 0)
+            return &keys->at[i];
+    struct link_key *key = &keys->at[keys->count++];
+    memcpy(key->bytes, bytes, sizeof bytes);
+    snprintf(key->who.label, sizeof key->who.label, "%s", text);
+    return key;
+}
+
+static enum role role_of(const char *name)
+{
+    for (enum role role = ROLE_PUBLISHER; role <= ROLE_ADMIN; role++)
+        if (strcmp(role_name(role), name) == 0)
+            return role;
+    return ROLE_NONE;
+}
+
+static bool right_add(struct link_keys *keys, const struct config_peer *peer)
+{
+    struct link_key *key = key_entry(keys, peer->key);
+    struct peer_right right = {.role = role_of(peer->role)};
+    if (!key || right.role == ROLE_NONE)
+        return false;
+    snprintf(right.name, sizeof right.name, "%s", peer->name ? peer->name : "");
+    key->rights = mem_realloc(key->rights, (key->who.n_rights + 1) * sizeof *key->rights);
+    key->rights[key->who.n_rights++] = right;
+    key->who.rights = key->rights;
+    keys->roles = true;
     return true;
+}
+
+/* What is wrong with the keys that may connect; NULL: nothing. */
+static const char *listed_load(struct link_keys *keys, const struct links_curve *curve)
+{
+    size_t n_allowed = 0;
+    while (curve->allowed && curve->allowed[n_allowed])
+        n_allowed++;
+    keys->at = mem_zalloc((2 + n_allowed + curve->n_peers) * sizeof *keys->at);
+    if (keys->public[0])
+        (void)key_entry(keys, keys->public);
+    if (keys->server[0])
+        (void)key_entry(keys, keys->server);
+    for (size_t i = 0; i < n_allowed; i++)
+        if (!key_entry(keys, curve->allowed[i]))
+            return "cluster.curve.allowed has an entry that is not a Z85 key of 40 characters";
+    for (size_t i = 0; i < curve->n_peers; i++)
+        if (!right_add(keys, &curve->peers[i]))
+            return "cluster.peers has an entry without a Z85 key of 40 characters and a role";
+    return NULL;
 }
 
 void link_keys_load(struct link_keys *keys, const struct links_curve *curve)
@@ -66,26 +122,37 @@ void link_keys_load(struct link_keys *keys, const struct links_curve *curve)
         keys->problem = "cluster.curve.secret has no public key";
     if (!keys->problem && !keys->server[0])
         memcpy(keys->server, keys->public, sizeof keys->server); /* one key pair for all */
-    if (!keys->problem && !allowed_load(keys, curve->allowed))
-        keys->problem = "cluster.curve.allowed has an entry that is not a Z85 key of 40 characters";
+    if (!keys->problem)
+        keys->problem = listed_load(keys, curve);
 }
 
 void link_keys_wipe(struct link_keys *keys)
 {
-    mem_free(keys->allowed);
+    for (size_t i = 0; i < keys->count; i++)
+        mem_free(keys->at[i].rights);
+    mem_free(keys->at);
     explicit_bzero(keys, sizeof *keys);
 }
 
 /* ---- the handler ---- */
 
-static bool key_allowed(const struct links *l, zframe_t *credentials)
+/* The place of the key in link_keys.at; as many as there are: not there. */
+static size_t key_find(const struct links *l, zframe_t *credentials)
 {
+    size_t i = 0;
     if (!credentials || zframe_size(credentials) != CURVE_KEY_BYTES)
-        return false;
-    for (size_t i = 0; i < l->keys.n_allowed; i++)
-        if (memcmp(l->keys.allowed[i], zframe_data(credentials), CURVE_KEY_BYTES) == 0)
-            return true;
-    return false;
+        return l->keys.count;
+    while (i < l->keys.count &&
+           memcmp(l->keys.at[i].bytes, zframe_data(credentials), CURVE_KEY_BYTES) != 0)
+        i++;
+    return i;
+}
+
+const struct link_key *link_key_of(const struct link_keys *keys, const char *user_id)
+{
+    char *end = NULL;
+    unsigned long i = strtoul(user_id, &end, 10);
+    return end != user_id && *end == '\0' && i < keys->count ? &keys->at[i] : NULL;
 }
 
 static void refusal_log(struct links *l, zframe_t *address, zframe_t *credentials)
@@ -97,7 +164,9 @@ static void refusal_log(struct links *l, zframe_t *address, zframe_t *credential
         address ? slice_of(zframe_data(address), zframe_size(address)) : (struct slice){0};
     hub_refused_handshake(l->hub);
     LOG(l->log, LOG_WARN, "link.key_refused", LOG_SLICE("address", from), LOG_STR("key", key),
-        LOG_STR("hint", "if it belongs to this cluster, add it to cluster.curve.allowed"));
+        LOG_STR("hint", l->keys.roles
+                            ? "if it belongs to this cluster, add it to cluster.peers"
+                            : "if it belongs to this cluster, add it to cluster.curve.allowed"));
 }
 
 /* Request: version, request id, domain, address, routing id, mechanism, credentials. */
@@ -110,8 +179,9 @@ static void zap_answer(struct links *l, zmsg_t *request)
     (void)zmsg_next(request);
     zframe_t *mechanism = zmsg_next(request);
     zframe_t *credentials = zmsg_next(request);
+    size_t key = key_find(l, credentials);
     bool allowed = version && zframe_streq(version, "1.0") && mechanism &&
-                   zframe_streq(mechanism, "CURVE") && key_allowed(l, credentials);
+                   zframe_streq(mechanism, "CURVE") && key < l->keys.count;
     if (!allowed)
         refusal_log(l, address, credentials);
     zmsg_t *reply = zmsg_new();
@@ -119,7 +189,10 @@ static void zap_answer(struct links *l, zmsg_t *request)
     zmsg_addmem(reply, id ? zframe_data(id) : NULL, id ? zframe_size(id) : 0);
     zmsg_addstr(reply, allowed ? "200" : "400");
     zmsg_addstr(reply, allowed ? "OK" : "key not allowed");
-    zmsg_addstr(reply, "");
+    if (allowed)
+        zmsg_addstrf(reply, "%zu", key); /* the user id: on every packet of the connection */
+    else
+        zmsg_addstr(reply, "");
     zmsg_addmem(reply, "", 0);
     if (zmsg_send(&reply, l->zap.zmq) != 0)
         zmsg_destroy(&reply);

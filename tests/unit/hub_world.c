@@ -138,6 +138,8 @@ void deliver_one(struct wire *w, int direction)
     } else {
         if (w->accepted == 0)
             w->accepted = hub_accept(w->listener->hub, 3, now);
+        if (w->accepted != 0 && w->key)
+            hub_identify(w->listener->hub, w->accepted, w->key, now);
         if (w->accepted != 0)
             hub_packet(w->listener->hub, w->accepted, packet, now);
     }

@@ -40,9 +40,10 @@ struct wire {
     uint32_t accepted;               /* the listener's number, 0: not seen */
     struct buf *queue[2][QUEUE_MAX]; /* 0: to the listener, 1: to the dialer */
     size_t n_queue[2];
-    bool cut;    /* packets vanish */
-    int drop[2]; /* so many of the next packets vanish */
-    int fail[2]; /* so many of the next sends fail */
+    const struct peer_key *key; /* what the listener is told of it; NULL: nothing */
+    bool cut;                   /* packets vanish */
+    int drop[2];                /* so many of the next packets vanish */
+    int fail[2];                /* so many of the next sends fail */
 };
 
 extern struct node nodes[NODES_MAX];

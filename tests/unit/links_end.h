@@ -72,8 +72,7 @@ static void end_message(void *ctx, uint32_t peer, const struct message *m, struc
         STOA_ASSERT(m->cid == e->received);
 }
 
-/* A role nobody objects to, on either side. */
-static struct end *end_create(const struct links_curve *curve)
+static struct end *end_create_as(enum role role, const struct links_curve *curve)
 {
     STOA_ASSERT(n_ends < ENDS_MAX);
     struct end *e = &ends[n_ends];
@@ -81,17 +80,20 @@ static struct end *end_create(const struct links_curve *curve)
     e->log = (struct log){.level = LOG_DEBUG, .write = end_log, .ctx = e};
     e->metrics = metrics_create();
     e->links = links_create(loop, curve, &e->log);
-    struct hub_self self = {.role = ROLE_PUBLISHER,
-                            .boot = process_random(),
-                            .cluster = 1,
-                            .name = e->name,
-                            .version = "1"};
+    struct hub_self self = {
+        .role = role, .boot = process_random(), .cluster = 1, .name = e->name, .version = "1"};
     const struct hub_handler handler = {
         .ctx = e, .on_up = end_up, .on_down = end_down, .on_message = end_message};
     struct hub_ports ports = links_ports(e->links);
     e->hub = hub_create(&self, &handler, &ports, &e->log, e->metrics, process_random());
     links_attach(e->links, e->hub);
     return e;
+}
+
+/* A role nobody objects to, on either side. */
+static struct end *end_create(const struct links_curve *curve)
+{
+    return end_create_as(ROLE_PUBLISHER, curve);
 }
 
 static void end_destroy(struct end *e)

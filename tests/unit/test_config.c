@@ -20,8 +20,8 @@ static void enter(void)
 
 static void leave(void)
 {
-    static const char *const files[] = {"stoa.yaml", "key",     "sub/stoa.yaml",
-                                        "sub/key",   "sub/pub", "after.yaml"};
+    static const char *const files[] = {"stoa.yaml",  "key", "sub/stoa.yaml", "sub/key", "sub/pub",
+                                        "after.yaml", "pub"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
         unlink(files[i]);
     rmdir("sub");
@@ -120,6 +120,8 @@ END_TEST
 #define NOT_Z85 "JTKVSB%%)wK0E.X)V>+}o?pNmC{O&4W4b!Ni{Lh~"
 #define TOO_LARGE "########################################" /* five of them exceed 32 bits */
 
+#define PEERS(list) "cluster:\n  curve: { secret: \"" SECRET "\" }\n  peers: " list "\n"
+
 START_TEST(test_one_key_is_enough)
 {
     struct config c;
@@ -149,6 +151,38 @@ START_TEST(test_one_key_is_enough)
                      "40; stoa keygen makes keys");
     strbuf_free(&why);
     config_free(&c);
+}
+END_TEST
+
+START_TEST(test_peers)
+{
+    struct config c, after;
+    struct strbuf text = {0};
+    put("stoa.yaml", PEERS("\n    - { key: \"" OTHER_PUBLIC "\", role: publisher, name: uploads }\n"
+                           "    - { role: router, key_file: pub }"));
+    put("pub", PUBLIC "\n");
+    load(&c, "stoa.yaml", NULL);
+    ck_assert_uint_eq(c.cluster.n_peers, 2);
+    ck_assert_str_eq(c.cluster.peers[0].key, OTHER_PUBLIC);
+    ck_assert_str_eq(c.cluster.peers[0].role, "publisher");
+    ck_assert_str_eq(c.cluster.peers[0].name, "uploads");
+    ck_assert_str_eq(c.cluster.peers[1].key, PUBLIC);
+    ck_assert_str_eq(c.cluster.peers[1].role, "router");
+    ck_assert_ptr_null(c.cluster.peers[1].name);
+    config_print(&c, false, &text);
+    ck_assert_ptr_nonnull(strstr(strbuf_cstr(&text), "cluster.peers[0].name: uploads"));
+    ck_assert_ptr_nonnull(strstr(strbuf_cstr(&text), "# stoa.yaml:4\n"));
+    put("stoa.yaml", PEERS("[ { key: \"" OTHER_PUBLIC "\", role: gateway, name: uploads } ]"));
+    load(&after, "stoa.yaml", NULL);
+    strbuf_reset(&text);
+    config_diff(&c, &after, &text);
+    ck_assert_str_eq(strbuf_cstr(&text), "cluster.peers[0].role (needs a restart)\n"
+                                         "cluster.peers[1].key (needs a restart)\n"
+                                         "cluster.peers[1].role (needs a restart)\n"
+                                         "cluster.peers[1].name (needs a restart)\n");
+    strbuf_free(&text);
+    config_free(&c);
+    config_free(&after);
 }
 END_TEST
 
@@ -202,8 +236,37 @@ static const struct {
      "keygen makes one)"},
     {"cluster: { curve: { secret_key: a } }\n",
      "stoa.yaml:1: cluster.curve.secret_key: unknown field, did you mean \"secret\"?"},
-    {"cluster: { peers: { a: publisher } }\n",
-     "stoa.yaml:1: cluster.peers: comes in a later version"},
+    {PEERS("{ a: publisher }"),
+     "stoa.yaml:3: cluster.peers: must be a list of peers: - { key: ..., role: ... }"},
+    {PEERS("[publisher]"),
+     "stoa.yaml:3: cluster.peers[0]: must be a peer: { key: ..., role: ... }"},
+    {PEERS("[ { key: x, role: publisher } ]"),
+     "stoa.yaml:3: cluster.peers[0].key: is not a CURVE key: 1 characters where a key has 40; stoa "
+     "keygen makes keys"},
+    {PEERS("[ { key: \"" OTHER_PUBLIC "\", role: boss } ]"),
+     "stoa.yaml:3: cluster.peers[0].role: \"boss\" is not one of its values: publisher, gateway, "
+     "router, shard"},
+    {PEERS("[ { key: \"" OTHER_PUBLIC "\", role: admin } ]"),
+     "stoa.yaml:3: cluster.peers[0].role: \"admin\" comes in a later version; for now it can be "
+     "publisher, gateway, router, shard"},
+    {PEERS("[ { key: \"" OTHER_PUBLIC "\", rolle: shard } ]"),
+     "stoa.yaml:3: cluster.peers[0].rolle: unknown field, did you mean \"role\"?"},
+    {PEERS("[ { key: \"" OTHER_PUBLIC "\" }, { role: shard } ]"),
+     "configuration: cluster.peers[0]: needs a key and a role\n"
+     "configuration: cluster.peers[1]: needs a key and a role"},
+    {PEERS("[ { key: \"" OTHER_PUBLIC "\", role: shard }, { key: \"" OTHER_PUBLIC
+           "\", role: shard, name: a }, { key: \"" OTHER_PUBLIC "\", role: shard } ]"),
+     "configuration: cluster.peers[2]: says the same as cluster.peers[0]"},
+    {PEERS("[ { key: \"" OTHER_PUBLIC "\", role: shard, name: \"\" } ]"),
+     "configuration: cluster.peers[0]: a name has 1 to 64 bytes"},
+    {"cluster:\n  curve: { secret: \"" SECRET "\", allowed: [\"" PUBLIC
+     "\"] }\n  peers: [ { key: \"" PUBLIC "\", role: shard } ]\n",
+     "stoa.yaml:2: cluster.curve.allowed: lists keys that may be every role, and cluster.peers "
+     "says "
+     "which may be which: move them there"},
+    {"cluster: { peers: [ { key: \"" PUBLIC "\", role: shard } ] }\n",
+     "configuration: cluster.peers: has keys, but none of this process: give "
+     "cluster.curve.secret_file (stoa keygen makes one)"},
     {"gateway: 5\n", "stoa.yaml:1: gateway: has fields of its own: write them indented below it"},
     {"gateway: { origins: https://a }\n",
      "stoa.yaml:1: gateway.origins: must be a list, like [a, b]"},
@@ -498,6 +561,7 @@ int main(void)
     tcase_add_test(c, test_defaults);
     tcase_add_test(c, test_whole_file);
     tcase_add_test(c, test_one_key_is_enough);
+    tcase_add_test(c, test_peers);
     tcase_add_loop_test(c, test_refusals, 0, sizeof refusals / sizeof *refusals);
     tcase_add_test(c, test_empty_sections_are_fine);
     tcase_add_test(c, test_missing_file);

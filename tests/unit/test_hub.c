@@ -260,6 +260,78 @@ START_TEST(role_without_business_is_refused)
 }
 END_TEST
 
+/* ---- keys; the dialer is a gateway that calls itself "gateway" ---- */
+
+static const struct peer_right as_publisher[] = {{.role = ROLE_PUBLISHER}};
+static const struct peer_right as_both[] = {{.role = ROLE_PUBLISHER}, {.role = ROLE_GATEWAY}};
+static const struct peer_right as_other[] = {{.role = ROLE_GATEWAY, .name = "gateway-2"},
+                                             {.role = ROLE_GATEWAY, .name = "gatewa"},
+                                             {.role = ROLE_PUBLISHER, .name = "gateway"}};
+static const struct peer_right as_named[] = {{.role = ROLE_GATEWAY, .name = "gateway-2"},
+                                             {.role = ROLE_GATEWAY, .name = "gateway"}};
+static const struct peer_key publisher_key = {"PUBLISH1", as_publisher, 1};
+static const struct peer_key gateway_key = {"GATEWAY1", as_both, 2};
+static const struct peer_key free_key = {"ALLOWED1", NULL, 0};
+static const struct peer_key nothing_key = {"NOTHING1", as_publisher, 0};
+
+static const struct {
+    struct peer_key key;
+    bool welcome;
+} key_cases[] = {
+    {{"PUBLISH1", as_publisher, 1}, false}, {{"GATEWAY1", as_both, 2}, true},
+    {{"OTHER111", as_other, 3}, false},     {{"NAMED111", as_named, 2}, true},
+    {{"ALLOWED1", NULL, 0}, true},
+};
+
+START_TEST(a_key_allows_its_roles)
+{
+    setup_pair();
+    wire->key = &key_cases[_i].key;
+    hub_connected(gateway->hub, wire->dialed, now);
+    settle();
+    expect_log(shard, key_cases[_i].welcome ? "U" : "");
+    expect_log(gateway, key_cases[_i].welcome ? "U" : "");
+    ck_assert(counter(shard, "stoa_link_refused_total") == !key_cases[_i].welcome);
+    ck_assert_int_eq(hub_info(shard->hub, wire->accepted) != NULL, key_cases[_i].welcome);
+    teardown();
+}
+END_TEST
+
+/* Another connection has taken the address over: what its predecessor said does not count. */
+START_TEST(another_key_inherits_nothing)
+{
+    setup_pair();
+    wire->key = &gateway_key;
+    hub_connected(gateway->hub, wire->dialed, now);
+    settle();
+    send_number(gateway, wire->dialed, 1);
+    settle();
+    expect_log(shard, "Um");
+    expect_log(gateway, "U");
+    wire->key = &publisher_key;
+    send_number(gateway, wire->dialed, 2);
+    settle();
+    expect_log(shard, "D");
+    ck_assert(links(shard, "peer=\"gateway\"") == 0);
+    expect_log(gateway, "D"); /* RESET; its new HELLO is refused, again and again */
+    pass_ms(5000);
+    expect_log(shard, "");
+    expect_log(gateway, "");
+    ck_assert(counter(shard, "stoa_link_refused_total") > 1);
+    wire->key = &free_key;
+    pass_ms(1100);
+    expect_log(shard, "U");
+    wire->key = &nothing_key; /* told between packets: before anything is said */
+    hub_identify(shard->hub, wire->accepted, wire->key, now);
+    ck_assert(!hub_is_up(shard->hub, wire->accepted));
+    expect_log(shard, "D");
+    hub_identify(shard->hub, wire->accepted, wire->key, now);
+    hub_identify(shard->hub, 99, wire->key, now); /* nobody */
+    expect_log(shard, "");
+    teardown();
+}
+END_TEST
+
 START_TEST(a_second_process_takes_the_address_over)
 {
     setup_up();
@@ -448,6 +520,8 @@ static TCase *link_cases(void)
     tcase_add_test(tc, stale_packets_are_reset_but_not_too_often);
     tcase_add_test(tc, foreign_cluster_is_refused);
     tcase_add_test(tc, role_without_business_is_refused);
+    tcase_add_loop_test(tc, a_key_allows_its_roles, 0, sizeof key_cases / sizeof *key_cases);
+    tcase_add_test(tc, another_key_inherits_nothing);
     tcase_add_test(tc, a_second_process_takes_the_address_over);
     tcase_add_test(tc, goodbye_of_the_listener);
     tcase_add_test(tc, goodbye_of_the_dialer);

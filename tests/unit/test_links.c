@@ -1,69 +1,20 @@
 /* Links over real ZeroMQ sockets on a real loop: order, no stall, death and return of a peer,
- * HANDOVER, CURVE, hostile senders, addresses that do not work. */
-#include "links_end.h"
+ * HANDOVER, hostile senders, addresses that do not work. test_links_curve.c has the keys. */
+#include "links_pair.h"
 
-#include <arpa/inet.h>
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <unistd.h>
-#include <zmq.h>
 
 #include "common/hash.h"
-#include "proto/packet.h"
-
-static char directory[64];
-static char ipc[96];
-static char tcp[64];
-
-static void free_port_endpoint(void)
-{
-    struct sockaddr_in at = {.sin_family = AF_INET};
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof at;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ck_assert_int_eq(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
-    ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&at, &size), 0);
-    close(fd);
-    snprintf(tcp, sizeof tcp, "tcp://127.0.0.1:%u", ntohs(at.sin_port));
-}
-
-static void set_up(void)
-{
-    snprintf(directory, sizeof directory, "/tmp/stoa-links-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(directory));
-    snprintf(ipc, sizeof ipc, "ipc://%s/link", directory);
-    free_port_endpoint();
-    ends_begin();
-}
-
-static void tear_down(void)
-{
-    ends_finish();
-    (void)unlink(ipc + strlen("ipc://"));
-    ck_assert_int_eq(rmdir(directory), 0);
-    ck_assert_uint_eq(buf_alive(), 0);
-}
 
 static const char *endpoint_of(int i)
 {
     return i == 0 ? ipc : tcp;
 }
-
-static struct end *server, *dialer;
-
-static void pair_up(const char *endpoint);
-
-static bool both_up(void)
-{
-    return server->peer != 0 && dialer->peer != 0;
-}
-
 static void pair_up(const char *endpoint)
 {
     server = end_create(NULL);
@@ -74,20 +25,6 @@ static void pair_up(const char *endpoint)
 }
 
 /* ---- order and stalls ---- */
-
-#define STREAM_PACKETS 20000
-#define STREAM_WINDOW 500
-
-static void stream_step(struct tick now)
-{
-    while (dialer->sent < STREAM_PACKETS && dialer->sent < server->received + STREAM_WINDOW)
-        end_send_numbered(dialer, now);
-    while (server->sent < STREAM_PACKETS && server->sent < dialer->received + STREAM_WINDOW)
-        end_send_numbered(server, now);
-    if (server->received == STREAM_PACKETS && dialer->received == STREAM_PACKETS)
-        loop_stop(loop);
-}
-
 START_TEST(packets_arrive_in_order_both_ways)
 {
     pair_up(endpoint_of(_i));
@@ -298,33 +235,11 @@ END_TEST
 
 /* ---- senders that are no Stoa process ---- */
 
-static void *raw_context, *raw_socket[2];
-
 static void *raw_connect(const char *endpoint, const char *identity)
 {
-    void *zmq = zmq_socket(raw_context, ZMQ_DEALER);
-    int linger = 0;
-    ck_assert_int_eq(zmq_setsockopt(zmq, ZMQ_LINGER, &linger, sizeof linger), 0);
-    if (identity)
-        ck_assert_int_eq(zmq_setsockopt(zmq, ZMQ_ROUTING_ID, identity, strlen(identity)), 0);
+    void *zmq = raw_open(identity);
     ck_assert_int_eq(zmq_connect(zmq, endpoint), 0);
     return zmq;
-}
-
-static void raw_hello(void *zmq, uint64_t incarnation)
-{
-    struct strbuf packet = {0};
-    struct message m = {.type = MSG_HELLO, .slot = SLOT_UNKNOWN};
-    m.hello.role = ROLE_PUBLISHER;
-    m.hello.cluster = 1;
-    m.hello.boot = incarnation;
-    m.hello.proto_max = 1;
-    m.hello.name = slice_text("raw");
-    packet_begin(&packet);
-    message_encode(&packet, &m);
-    packet_end(&packet, 1, incarnation, 1);
-    ck_assert_int_eq(zmq_send(zmq, packet.data, packet.size, 0), (int)packet.size);
-    strbuf_free(&packet);
 }
 
 static int64_t raw_wait_answer(void *zmq)
@@ -346,12 +261,6 @@ static bool server_up_twice(void)
 {
     return server->ups == 2;
 }
-
-static bool server_up(void)
-{
-    return server->peer != 0;
-}
-
 /* Two connections with one routing id: the newer one gets the answers. */
 START_TEST(a_routing_id_is_handed_over_to_the_newer_connection)
 {
@@ -406,167 +315,6 @@ START_TEST(strangers_do_not_disturb)
     zmq_ctx_term(raw_context);
 }
 END_TEST
-
-/* ---- CURVE ---- */
-
-static char server_public[41], server_secret[41], client_public[41], client_secret[41];
-
-static void keys_make(void)
-{
-    ck_assert_int_eq(zmq_curve_keypair(server_public, server_secret), 0);
-    ck_assert_int_eq(zmq_curve_keypair(client_public, client_secret), 0);
-}
-
-static struct links_curve server_curve(const char *const *allowed)
-{
-    return (struct links_curve){.secret_key = server_secret,
-                                .public_key = server_public,
-                                .allowed = allowed,
-                                .required = true};
-}
-
-static struct links_curve client_curve(void)
-{
-    return (struct links_curve){.secret_key = client_secret, .server_key = server_public};
-}
-
-START_TEST(curve_lets_the_listed_key_in)
-{
-    keys_make();
-    const char *const allowed[] = {client_public, NULL};
-    struct links_curve at_server = server_curve(allowed), at_client = client_curve();
-    server = end_create(&at_server);
-    dialer = end_create(&at_client);
-    end_listen(server, tcp);
-    end_dial(dialer, tcp);
-    await(both_up);
-    ticking = false;
-    step = stream_step;
-    loop_run(loop);
-    ck_assert_uint_eq(dialer->received, STREAM_PACKETS);
-}
-END_TEST
-
-static unsigned log_count(struct end *e, const char *text)
-{
-    unsigned count = 0;
-    const char *at = e->logged.size ? strbuf_cstr(&e->logged) : "";
-    while ((at = strstr(at, text)) != NULL) {
-        count++;
-        at++;
-    }
-    return count;
-}
-
-static bool key_refused_twice(void)
-{
-    return log_count(server, "link.key_refused") >= 2;
-}
-
-/* Refused, and asked again later: a key may be added while the dialer runs. */
-START_TEST(curve_refuses_a_key_that_is_not_listed)
-{
-    keys_make();
-    struct links_curve at_server = server_curve(NULL), at_client = client_curve();
-    server = end_create(&at_server);
-    dialer = end_create(&at_client);
-    end_listen(server, tcp);
-    end_dial(dialer, tcp);
-    await(key_refused_twice);
-    ck_assert_uint_eq(server->ups + dialer->ups, 0);
-    ck_assert(end_logged(server, client_public));
-    ck_assert(end_logged(dialer, "does not allow our key"));
-    ck_assert_uint_eq(log_count(dialer, "link.handshake_failed"), 1);
-}
-END_TEST
-
-/* Both ends tell, and the listener tells why. */
-static bool both_told(void)
-{
-    return end_logged(dialer, "link.handshake_failed") &&
-           end_logged(server, "link.handshake_refused");
-}
-
-START_TEST(curve_refuses_clear_and_wrong_server_keys)
-{
-    keys_make();
-    const char *const allowed[] = {client_public, NULL};
-    struct links_curve at_server = server_curve(allowed), at_client = client_curve();
-    char other_public[41], other_secret[41];
-    ck_assert_int_eq(zmq_curve_keypair(other_public, other_secret), 0);
-    at_client.server_key = other_public;
-    server = end_create(&at_server);
-    dialer = end_create(_i == 0 ? NULL : &at_client);
-    end_listen(server, tcp);
-    end_dial(dialer, tcp);
-    await(both_told);
-    /* Without a key at one side, who sees it first hangs up on the other. */
-    if (_i == 1)
-        ck_assert(end_logged(server, "keys that do not fit"));
-    ck_assert(end_logged(dialer, _i == 0 ? "cluster.curve.secret_file" : "cluster.curve.server"));
-    ck_assert_uint_eq(server->ups + dialer->ups, 0);
-}
-END_TEST
-
-/* The simple set-up: every process has the same key pair, and nothing else is said. */
-START_TEST(curve_with_one_shared_key)
-{
-    keys_make();
-    struct links_curve shared = {.secret_key = server_secret, .required = true};
-    server = end_create(&shared);
-    dialer = end_create(&shared);
-    end_listen(server, tcp);
-    end_dial(dialer, tcp);
-    await(both_up);
-}
-END_TEST
-
-START_TEST(curve_keys_leave_ipc_alone)
-{
-    keys_make();
-    struct links_curve at_server = server_curve(NULL);
-    server = end_create(&at_server);
-    dialer = end_create(NULL);
-    end_listen(server, ipc);
-    end_dial(dialer, ipc);
-    await(both_up);
-}
-END_TEST
-
-static const struct {
-    const char *secret, *server, *allowed;
-    bool listen;
-    int code;
-    const char *text;
-} key_cases[] = {
-    {NULL, NULL, NULL, true, ERR_REFUSED, "give cluster.curve.secret_file"},
-    {NULL, NULL, NULL, false, ERR_REFUSED, "in clear"},
-    {"short", NULL, NULL, true, ERR_INVALID, "cluster.curve.secret is not"},
-    {"ok", "not a key", NULL, false, ERR_INVALID, "cluster.curve.server is not"},
-    {"ok", NULL, "not a key", true, ERR_INVALID, "cluster.curve.allowed has"},
-};
-
-START_TEST(keys_that_do_not_work_are_explained)
-{
-    keys_make();
-    struct strbuf why = {0};
-    const char *secret = key_cases[_i].secret;
-    const char *const allowed[] = {key_cases[_i].allowed, NULL};
-    struct links_curve curve = {.secret_key =
-                                    secret && strcmp(secret, "ok") == 0 ? client_secret : secret,
-                                .server_key = key_cases[_i].server,
-                                .allowed = allowed,
-                                .required = true};
-    struct end *e = end_create(&curve);
-    int code = key_cases[_i].listen ? links_listen(e->links, 0, tcp, &why)
-                                    : links_dial(e->links, hub_dial(e->hub), tcp, &why);
-    ck_assert_int_eq(code, key_cases[_i].code);
-    ck_assert_msg(strstr(strbuf_cstr(&why), key_cases[_i].text) != NULL, "%s", strbuf_cstr(&why));
-    ck_assert_ptr_null(strstr(strbuf_cstr(&why), client_secret));
-    strbuf_free(&why);
-}
-END_TEST
-
 /* ---- addresses ---- */
 
 static const struct {
@@ -731,14 +479,8 @@ START_TEST(the_loop_works_off_sources_and_owns_its_signals)
 }
 END_TEST
 
-int main(int argc, char **argv)
+static void add(TCase *tc)
 {
-    if (argc == 3)
-        return child_main(argv[1], argv[2]);
-    Suite *suite = suite_create("links");
-    TCase *tc = tcase_create("sockets");
-    tcase_set_timeout(tc, 30);
-    tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_loop_test(tc, packets_arrive_in_order_both_ways, 0, 2);
     tcase_add_loop_test(tc, echoes_of_many_never_stall, 0, 2);
     tcase_add_loop_test(tc, bodies_of_all_sizes_arrive_unchanged, 0, 2);
@@ -747,13 +489,6 @@ int main(int argc, char **argv)
     tcase_add_loop_test(tc, goodbye_is_sent_before_the_process_ends, 0, 2);
     tcase_add_loop_test(tc, a_routing_id_is_handed_over_to_the_newer_connection, 0, 2);
     tcase_add_loop_test(tc, strangers_do_not_disturb, 0, 2);
-    tcase_add_test(tc, curve_lets_the_listed_key_in);
-    tcase_add_test(tc, curve_refuses_a_key_that_is_not_listed);
-    tcase_add_loop_test(tc, curve_refuses_clear_and_wrong_server_keys, 0, 2);
-    tcase_add_test(tc, curve_with_one_shared_key);
-    tcase_add_test(tc, curve_keys_leave_ipc_alone);
-    tcase_add_loop_test(tc, keys_that_do_not_work_are_explained, 0,
-                        sizeof key_cases / sizeof *key_cases);
     tcase_add_loop_test(tc, addresses_that_do_not_work_are_explained, 0,
                         sizeof bad_endpoints / sizeof *bad_endpoints);
     tcase_add_loop_test(tc, an_address_in_use_is_refused, 0, 2);
@@ -761,10 +496,9 @@ int main(int argc, char **argv)
     tcase_add_test(tc, names_and_bare_addresses_are_understood);
     tcase_add_test(tc, the_loop_sleeps_until_the_deadline);
     tcase_add_test(tc, the_loop_works_off_sources_and_owns_its_signals);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    return argc == 3 ? child_main(argv[1], argv[2]) : links_suite("links", add);
 }

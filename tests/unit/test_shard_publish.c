@@ -32,13 +32,35 @@ START_TEST(claims_follow_the_link)
 {
     struct rig *rig = rig_create(NULL, 0);
     struct rig_client *router = rig_connect(rig, ROLE_ROUTER);
-    struct rig_client *publisher = rig_connect(rig, ROLE_PUBLISHER);
+    struct rig_client *gateway = rig_connect(rig, ROLE_GATEWAY);
     const struct message *claim = rig_nth(router, MSG_CLAIM, 0);
     ck_assert_uint_eq(claim->claim.slots.count, 1);
     ck_assert_uint_eq(claim->claim.slots.at[0].hi, SLOT_COUNT - 1);
     ck_assert_uint_eq(claim->claim.slots.at[0].epoch, 1);
     ck_assert_uint_eq(claim->claim.ready, 1);
-    ck_assert_uint_eq(rig_count(publisher, MSG_CLAIM), 0);
+    ck_assert_uint_eq(rig_count(gateway, MSG_CLAIM), 1);
+    rig_destroy(rig);
+}
+END_TEST
+
+static double refused_links(struct rig *rig)
+{
+    return metric_value(metrics_counter(rig->metrics, "stoa_link_refused_total", "", ""));
+}
+
+/* Only routers and gateways have business with a shard. */
+START_TEST(others_are_refused_at_the_door)
+{
+    static const enum role strangers[] = {ROLE_PUBLISHER, ROLE_SHARD, ROLE_ADMIN};
+    struct rig *rig = rig_create(NULL, 0);
+    for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
+        struct rig_client *c = rig_dial(rig, strangers[i]);
+        ck_assert(!hub_is_up(c->hub, 1));
+        ck_assert(refused_links(rig) == (double)(i + 1));
+        ck_assert_uint_eq(c->got.count, 0);
+    }
+    struct rig_client *router = rig_connect(rig, ROLE_ROUTER);
+    ck_pack(rig_ask(router, (struct rig_pub){.key = "k", .text = "a"}), 1, 0);
     rig_destroy(rig);
 }
 END_TEST
@@ -346,6 +368,7 @@ int main(void)
     const TTest *const tests[] = {
         events_get_seqs_in_order_and_reach_the_gateway,
         claims_follow_the_link,
+        others_are_refused_at_the_door,
         nothing_leaves_before_its_commit,
         a_commit_that_fails_takes_everything_back,
         a_retry_is_recognised_also_after_a_crash,

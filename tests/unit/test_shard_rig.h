@@ -78,6 +78,7 @@ void rig_crash(struct rig *rig);
 void rig_stop(struct rig *rig);  /* kills it */
 void rig_start(struct rig *rig); /* starts one; connects the clients that were */
 
+struct rig_client *rig_dial(struct rig *rig, enum role role); /* up or refused */
 struct rig_client *rig_connect(struct rig *rig, enum role role);
 void rig_disconnect(struct rig_client *c);
 /* Moves packets and runs turns until nothing moves. */
