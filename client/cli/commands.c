@@ -43,7 +43,7 @@ const struct command cli_commands[] = {
      "usage: stoa tail [options] KEY...\n"
      "ID<TAB>PAYLOAD a line; with several keys KEY<TAB>ID<TAB>PAYLOAD. Reconnects and resumes; "
      "what could not be\n"
-     "given is told on stderr.\n"
+     "given is told on stderr. An event that is not stored has - in place of an ID.\n"
      "  -n, --replay N|all|none  retained events first (none)\n"
      "  -a, --after ID           everything after this event\n"
      "  -r, --raw                payloads alone\n"
@@ -66,6 +66,8 @@ const struct command cli_commands[] = {
      "  stoa keys upload:\n"},
     {"status", command_status, "every process of the cluster",
      "usage: stoa status\n"
+     "Looks twice, a second apart. PER SECOND: a gateway's deliveries, a router's and a shard's "
+     "publishes.\n"
      "examples:\n"
      "  stoa status\n"
      "  stoa status --json\n"},
@@ -91,8 +93,10 @@ const struct command cli_commands[] = {
      "  stoa config default > stoa.yaml\n"},
     {"reload", command_reload, "apply a changed configuration file",
      "usage: stoa reload [--data DIR]\n"
-     "Applies auth, gateway.origins, gateway.limits, types and log; a file with any mistake "
-     "changes nothing.\n"
+     "Applies auth, gateway.origins, gateway.limits, types and log, and prints what changed; a "
+     "file "
+     "with any\n"
+     "mistake changes nothing.\n"
      "examples:\n"
      "  stoa reload\n"
      "  stoa reload --data /var/lib/stoa\n"},

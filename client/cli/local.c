@@ -17,7 +17,7 @@
 #include "common/shell/process.h"
 #include "common/tick.h"
 
-#define MONITOR_FIRST_PORT 8090
+enum { MONITOR_GATEWAY = 8090, MONITOR_ROUTER = 8091, MONITOR_SHARDS = 8092 };
 #define SOCKET_PATH_MAX \
     100 /* sockaddr_un has 108 with its NUL; ".gateway" is added to one of them */
 
@@ -148,28 +148,40 @@ static void add_word(struct process *p, const char *format, ...)
     free(text);
 }
 
-static bool port_is_free(const char *host, unsigned port)
+/* 0, or why nothing can listen there. */
+static int port_problem(const char *host, unsigned port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
         address.sin_addr.s_addr = htonl(INADDR_ANY);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    bool is_free = bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    int problem = bind(fd, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : errno;
     close(fd);
-    return is_free;
+    return problem;
 }
 
-/* Another cluster may run on this machine: monitors take the next ports that nobody has. */
-static bool next_monitor(struct local *l, unsigned *port, struct process *p)
+static bool monitor_planned(const struct local *l, const char *address)
 {
-    for (; *port < 65536; ++*port) {
-        if (!port_is_free("127.0.0.1", *port))
+    for (size_t i = 0; i < l->n_processes; i++)
+        if (strcmp(l->processes[i].monitor, address) == 0)
+            return true;
+    return false;
+}
+
+/* The process's own port, or, since another cluster may run on this machine, the next that nobody
+ * has. */
+static bool plan_monitor(struct local *l, unsigned port, struct process *p)
+{
+    for (; port < 65536; port++) {
+        char address[sizeof p->monitor];
+        snprintf(address, sizeof address, "127.0.0.1:%u", port);
+        if (monitor_planned(l, address) || port_problem("127.0.0.1", port) != 0)
             continue;
-        snprintf(p->monitor, sizeof p->monitor, "127.0.0.1:%u", (*port)++);
+        memcpy(p->monitor, address, sizeof address);
         return true;
     }
-    cli_fail(l->cli, "no free port for a monitor listener above %d", MONITOR_FIRST_PORT);
+    cli_fail(l->cli, "no free port for a monitor listener above %d", MONITOR_GATEWAY);
     return false;
 }
 
@@ -215,11 +227,11 @@ static struct process *add_process(struct local *l, const char *role, unsigned i
     return p;
 }
 
-static bool plan_role(struct local *l, const char *role, unsigned count, unsigned *port)
+static bool plan_role(struct local *l, const char *role, unsigned count, unsigned monitor)
 {
     for (unsigned i = 0; i < count; i++) {
         struct process *p = add_process(l, role, i);
-        if (p == NULL || !next_monitor(l, port, p))
+        if (p == NULL || !plan_monitor(l, monitor + i, p))
             return false;
         add_word(p, "--monitor");
         add_word(p, "%s", p->monitor);
@@ -231,29 +243,36 @@ static bool plan_role(struct local *l, const char *role, unsigned count, unsigne
     return true;
 }
 
-/* Gateways listen on consecutive ports from the given one. */
-static bool plan_gateways(struct local *l, unsigned *monitor_port)
+bool local_listen(struct local *l, const char *address)
 {
-    const char *colon = strrchr(l->listen, ':');
-    char host[48];
+    const char *colon = strrchr(address, ':');
     uint64_t port;
+    if (colon == NULL || colon == address || (size_t)(colon - address) >= sizeof l->host) {
+        cli_misuse(l->cli, "--listen takes HOST:PORT, not \"%s\"", address);
+        return false;
+    }
+    if (!cli_number(l->cli, "--listen HOST:PORT", colon + 1, 1, 65536 - l->gateways, &port))
+        return false;
+    snprintf(l->host, sizeof l->host, "%.*s", (int)(colon - address), address);
+    l->port = (unsigned)port;
+    return true;
+}
+
+/* Gateways listen on consecutive ports from the given one. */
+static bool plan_gateways(struct local *l)
+{
     size_t first = l->n_processes;
-    if (colon == NULL || (size_t)(colon - l->listen) >= sizeof host ||
-        !cli_number(l->cli, "--listen HOST:PORT", colon + 1, 1, 65535 - l->gateways, &port))
-        return colon == NULL
-                   ? (cli_misuse(l->cli, "--listen takes HOST:PORT, not \"%s\"", l->listen), false)
-                   : false;
-    snprintf(host, sizeof host, "%.*s", (int)(colon - l->listen), l->listen);
-    if (!plan_role(l, "gateway", l->gateways, monitor_port))
+    if (!plan_role(l, "gateway", l->gateways, MONITOR_GATEWAY))
         return false;
     for (unsigned i = 0; i < l->gateways; i++) {
         struct process *p = &l->processes[first + i];
-        snprintf(p->listen, sizeof p->listen, "%s:%u", host, (unsigned)port + i);
-        if (!port_is_free(host, (unsigned)port + i)) {
-            cli_fail(
-                l->cli,
-                "port %u is in use; give another one with --listen, or stop what listens there",
-                (unsigned)port + i);
+        int problem = port_problem(l->host, l->port + i);
+        snprintf(p->listen, sizeof p->listen, "%s:%u", l->host, l->port + i);
+        if (problem != 0) {
+            cli_fail(l->cli,
+                     "cannot listen on %s: %s; give another address with --listen, or stop what "
+                     "listens there",
+                     p->listen, strerror(problem));
             return false;
         }
         add_word(p, "--listen");
@@ -283,7 +302,6 @@ static bool plan_extra(struct local *l)
 
 bool local_plan(struct local *l)
 {
-    unsigned monitor = MONITOR_FIRST_PORT;
     if (l->shards + l->gateways + l->routers + l->n_extra > LOCAL_PROCESSES_MAX) {
         cli_misuse(l->cli, "at most %d processes in a local cluster", LOCAL_PROCESSES_MAX);
         return false;
@@ -293,9 +311,8 @@ bool local_plan(struct local *l)
                  l->data);
         return false;
     }
-    return plan_role(l, "shard", l->shards, &monitor) &&
-           plan_role(l, "router", l->routers, &monitor) && plan_gateways(l, &monitor) &&
-           plan_extra(l);
+    return plan_role(l, "shard", l->shards, MONITOR_SHARDS) &&
+           plan_role(l, "router", l->routers, MONITOR_ROUTER) && plan_gateways(l) && plan_extra(l);
 }
 
 bool local_note(const struct local *l)

@@ -23,6 +23,7 @@ struct process {
     int64_t again_ms; /* when to start it, 0: it runs */
     int64_t pause_ms; /* next pause before a restart */
     int64_t started_ms;
+    unsigned refusals; /* ended by itself before it was ready, in a row */
 };
 
 struct local {
@@ -30,7 +31,9 @@ struct local {
     char data[4096]; /* absolute */
     int lock;        /* -1: not held */
     unsigned shards, gateways, routers;
-    const char *listen, *page;
+    const char *page;
+    char host[48]; /* of the first gateway, with its port */
+    unsigned port;
     const char *extra[8];
     size_t n_extra;
     struct process processes[LOCAL_PROCESSES_MAX];
@@ -38,6 +41,9 @@ struct local {
 };
 
 int64_t local_now_ms(void);
+/* Reads the options of a command about a running cluster: --data, and -f where `follow` is given.
+ * Returns an exit code. */
+int local_data_option(struct cli *cli, int argc, char **argv, struct local *l, bool *follow);
 /* Sets `data` from a path (made absolute); false after telling why. */
 bool local_locate(struct local *l, const char *data);
 /* Makes the folders and takes the lock; false after telling why. */
@@ -46,6 +52,8 @@ bool local_claim(struct local *l);
 bool local_check_shards(struct local *l);
 /* The supervisor's pid, 0 when none runs. */
 pid_t local_supervisor(const struct local *l);
+/* Takes in HOST:PORT of the first gateway; false after telling what is wrong with it. */
+bool local_listen(struct local *l, const char *address);
 /* Fills `processes`: commands, ports, endpoints. */
 bool local_plan(struct local *l);
 bool local_note(const struct local *l); /* writes cluster.json */

@@ -122,6 +122,21 @@ static bool global_option(struct cli *cli, int option)
     }
 }
 
+/* getopt's own words name no command and no way on. */
+static int option_refused(const struct cli *cli, int option, char **argv)
+{
+    const char *word = argv[optind - 1];
+    if (option == ':')
+        cli_misuse(cli, "%s needs a value", word);
+    else if (optopt != 0 && word[0] == '-' && word[1] == '-')
+        cli_misuse(cli, "%.*s takes no value", (int)strcspn(word, "="), word);
+    else if (optopt != 0)
+        cli_misuse(cli, "no option -%c", optopt);
+    else
+        cli_misuse(cli, "no option %s", word);
+    return '?';
+}
+
 int cli_option(struct cli *cli, int argc, char **argv, const char *own_short,
                const struct option *own)
 {
@@ -134,13 +149,14 @@ int cli_option(struct cli *cli, int argc, char **argv, const char *own_short,
     }
     memcpy(all + n, globals, sizeof globals);
     all[n + GLOBALS] = (struct option){0};
-    strbuf_printf(&letters, "%ss:qh", own_short);
+    strbuf_printf(&letters, ":%ss:qh", own_short);
     int option;
+    opterr = 0;
     while ((option = getopt_long(argc, argv, strbuf_cstr(&letters), all, NULL)) != -1 &&
            global_option(cli, option))
         continue;
     strbuf_free(&letters);
-    return option;
+    return option == '?' || option == ':' ? option_refused(cli, option, argv) : option;
 }
 
 static void print_help(FILE *out)
@@ -168,7 +184,8 @@ static void leading_options(struct cli *cli, int argc, char **argv)
     memcpy(options, globals, sizeof globals);
     options[GLOBALS] = (struct option){"version", no_argument, NULL, 'V'};
     options[GLOBALS + 1] = (struct option){0};
-    for (int option; (option = getopt_long(argc, argv, "+s:qhV", options, NULL)) != -1;) {
+    opterr = 0;
+    for (int option; (option = getopt_long(argc, argv, "+:s:qhV", options, NULL)) != -1;) {
         if (option == 'h') {
             print_help(stdout);
             exit(EXIT_OK);
@@ -177,6 +194,8 @@ static void leading_options(struct cli *cli, int argc, char **argv)
             printf("stoa %s\n", STOA_VERSION);
             exit(EXIT_OK);
         }
+        if (option == '?' || option == ':')
+            option_refused(cli, option, argv);
         if (!global_option(cli, option))
             exit(EXIT_USAGE);
     }

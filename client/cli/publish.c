@@ -213,6 +213,9 @@ int command_publish(struct cli *cli, int argc, char **argv)
                                         {"ephemeral", no_argument, NULL, 'e'},
                                         {"batch", no_argument, NULL, 'b'},
                                         {"file", required_argument, NULL, 'f'},
+                                        {"tags", required_argument, NULL, 'F'},
+                                        {"to", required_argument, NULL, 'F'},
+                                        {"except", required_argument, NULL, 'F'},
                                         {0}};
     struct publish p = {0};
     random_idempotency(p.idempotency);
@@ -229,6 +232,8 @@ int command_publish(struct cli *cli, int argc, char **argv)
             p.batch = true;
         else if (c == 'f')
             p.file = optarg;
+        else if (c == 'F')
+            return cli_misuse(cli, "--tags, --to and --except come later; publish without them");
         else
             return EXIT_USAGE;
     }

@@ -6,10 +6,24 @@
 
 #define PAGE 1000 /* what GET /log and GET /keys give at most */
 
+static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+void base64_encode(struct slice bytes, struct strbuf *out)
+{
+    for (size_t i = 0; i < bytes.size; i += 3) {
+        size_t left = bytes.size - i;
+        uint32_t bits = (uint32_t)bytes.data[i] << 16 |
+                        (left > 1 ? (uint32_t)bytes.data[i + 1] << 8 : 0) |
+                        (left > 2 ? bytes.data[i + 2] : 0);
+        strbuf_put_byte(out, (uint8_t)letters[bits >> 18]);
+        strbuf_put_byte(out, (uint8_t)letters[bits >> 12 & 63]);
+        strbuf_put_byte(out, left > 1 ? (uint8_t)letters[bits >> 6 & 63] : '=');
+        strbuf_put_byte(out, left > 2 ? (uint8_t)letters[bits & 63] : '=');
+    }
+}
+
 bool base64_decode(struct slice text, struct strbuf *out)
 {
-    static const char letters[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint32_t bits = 0;
     unsigned have = 0;
     if (text.size % 4 != 0)
@@ -61,8 +75,8 @@ void missed_print(struct slice missed)
 /* ---- log ---- */
 
 struct log_read {
-    const char *key, *after;
-    uint64_t limit, last; /* 0: not asked for */
+    const char *key, *after; /* NULL: from the oldest that is retained */
+    uint64_t limit, last;    /* 0: not asked for */
     bool raw;
     struct strbuf position; /* id of the last event printed */
     uint64_t printed;
@@ -97,9 +111,10 @@ static bool log_page(const struct cli *cli, struct log_read *q, bool *more)
     http_query_add(&target, "key", slice_text(q->key));
     uint64_t want = q->limit > 0 && q->limit - q->printed < PAGE ? q->limit - q->printed : PAGE;
     strbuf_put_u64(&number, q->last > 0 ? q->last : want);
-    if (q->last == 0)
-        http_query_add(&target, "after",
-                       q->position.size > 0 ? strbuf_slice(&q->position) : slice_text(q->after));
+    if (q->position.size > 0)
+        http_query_add(&target, "after", strbuf_slice(&q->position));
+    else if (q->after != NULL)
+        http_query_add(&target, "after", slice_text(q->after));
     http_query_add(&target, q->last > 0 ? "last" : "limit", strbuf_slice(&number));
     bool fine = http_get(cli, strbuf_cstr(&target), &r);
     strbuf_free(&target);
@@ -127,7 +142,7 @@ int command_log(struct cli *cli, int argc, char **argv)
                                         {"last", required_argument, NULL, 'n'},
                                         {"raw", no_argument, NULL, 'r'},
                                         {0}};
-    struct log_read q = {.after = "0"};
+    struct log_read q = {0};
     for (int c; (c = cli_option(cli, argc, argv, "a:l:n:r", own)) != -1;) {
         if (c == 'a')
             q.after = optarg;
@@ -139,6 +154,8 @@ int command_log(struct cli *cli, int argc, char **argv)
     }
     if (argc - optind != 1)
         return cli_misuse(cli, "give one key");
+    if (q.after != NULL && q.last > 0)
+        return cli_misuse(cli, "give --after or --last, not both");
     q.key = argv[optind];
     bool more = true, fine = true;
     while (fine && more)

@@ -1,11 +1,13 @@
 /* SHELL. stoa status and stoa top: tables made from the gateway's JSON. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "client/cli/http.h"
 
 #define COLUMNS_MAX 12
-#define CELL_MAX 64
+#define CELL_MAX 128
+#define SAMPLE_MS 1000 /* between the two looks that a rate is made of */
 
 struct column {
     const char *field, *title;
@@ -51,41 +53,96 @@ static void print_table(struct slice rows, struct column *columns, size_t n)
         }
 }
 
-static int show(struct cli *cli, const char *target, const char *member, struct column *columns,
-                size_t n)
+static void show(const struct cli *cli, struct slice rows, struct column *columns, size_t n)
 {
-    struct http_result r;
-    if (!http_get(cli, target, &r))
-        return EXIT_FAILED;
-    struct slice rows = json_get(strbuf_slice(&r.body), member).raw;
-    if (cli->json) {
-        struct json_iter it = json_members(rows);
-        while (json_next(&it))
-            printf("%.*s\n", SLICE_FMT(it.value.raw));
-    } else {
+    if (!cli->json) {
         print_table(rows, columns, n);
+        return;
     }
-    http_result_free(&r);
-    return EXIT_OK;
+    struct json_iter it = json_members(rows);
+    while (json_next(&it))
+        printf("%.*s\n", SLICE_FMT(it.value.raw));
+}
+
+/* What a process counts, of the events that it is there for. */
+static double count_of(struct slice row)
+{
+    static const char *const fields[] = {"deliveries", "forwarded", "published"};
+    char digits[32] = "0";
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        struct json_value v = json_get(row, fields[i]);
+        if (v.type == JSON_NUMBER && v.raw.size < sizeof digits) {
+            snprintf(digits, sizeof digits, "%.*s", SLICE_FMT(v.raw));
+            break;
+        }
+    }
+    return strtod(digits, NULL);
+}
+
+/* The row of the same process, in the same life; empty: none. */
+static struct slice row_like(struct slice rows, struct slice wanted)
+{
+    struct json_iter it = json_members(rows);
+    while (json_next(&it))
+        if (slice_equal(json_get(it.value.raw, "name").raw, json_get(wanted, "name").raw) &&
+            slice_equal(json_get(it.value.raw, "boot").raw, json_get(wanted, "boot").raw))
+            return it.value.raw;
+    return slice_of(NULL, 0);
+}
+
+/* The rows of `after`, each with "per_second". */
+static void put_rates(struct slice before, struct slice after, double seconds, struct strbuf *out)
+{
+    struct json_iter it = json_members(after);
+    strbuf_put_byte(out, '[');
+    while (json_next(&it)) {
+        struct slice row = it.value.raw, old = row_like(before, row);
+        double rate = old.size > 0 ? (count_of(row) - count_of(old)) / seconds : 0;
+        if (out->size > 1)
+            strbuf_put_byte(out, ',');
+        strbuf_put(out, row.data, row.size - 1); /* without its brace */
+        strbuf_printf(out, ",\"per_second\":%.0f}", rate);
+    }
+    strbuf_put_byte(out, ']');
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 int command_status(struct cli *cli, int argc, char **argv)
 {
-    static struct column columns[] = {{"name", "NAME", 0},
-                                      {"role", "ROLE", 0},
-                                      {"version", "VERSION", 0},
-                                      {"slots", "SLOTS", 0},
-                                      {"rooms", "ROOMS", 0},
-                                      {"events", "EVENTS", 0},
-                                      {"up", "UP", 0},
-                                      {"sockets", "SOCKETS", 0},
-                                      {"published", "PUBLISHED", 0},
-                                      {"deliveries", "DELIVERIES", 0}};
+    static struct column columns[] = {{"name", "NAME", 0},       {"role", "ROLE", 0},
+                                      {"version", "VERSION", 0}, {"address", "ADDRESS", 0},
+                                      {"slots", "SLOTS", 0},     {"rooms", "ROOMS", 0},
+                                      {"events", "EVENTS", 0},   {"up", "UP", 0},
+                                      {"sockets", "SOCKETS", 0}, {"per_second", "PER SECOND", 0}};
     if (cli_option(cli, argc, argv, "", NULL) != -1)
         return EXIT_USAGE;
     if (optind < argc)
         return cli_misuse(cli, "status takes no arguments");
-    return show(cli, "/status", "processes", columns, sizeof columns / sizeof *columns);
+    struct http_result first, second;
+    const struct timespec pause = {.tv_sec = SAMPLE_MS / 1000,
+                                   .tv_nsec = SAMPLE_MS % 1000 * 1000000};
+    if (!http_get(cli, "/status", &first))
+        return EXIT_FAILED;
+    int64_t started = now_ms();
+    nanosleep(&pause, NULL);
+    double seconds = (double)(now_ms() - started) / 1000;
+    bool fine = http_get(cli, "/status", &second);
+    if (fine) {
+        struct strbuf rows = {0};
+        put_rates(json_get(strbuf_slice(&first.body), "processes").raw,
+                  json_get(strbuf_slice(&second.body), "processes").raw, seconds, &rows);
+        show(cli, strbuf_slice(&rows), columns, sizeof columns / sizeof *columns);
+        strbuf_free(&rows);
+        http_result_free(&second);
+    }
+    http_result_free(&first);
+    return fine ? EXIT_OK : EXIT_FAILED;
 }
 
 int command_top(struct cli *cli, int argc, char **argv)
@@ -104,5 +161,11 @@ int command_top(struct cli *cli, int argc, char **argv)
         return cli_misuse(cli, "top takes no arguments");
     char target[32];
     snprintf(target, sizeof target, "/top?limit=%u", (unsigned)limit);
-    return show(cli, target, "rooms", columns, sizeof columns / sizeof *columns);
+    struct http_result r;
+    if (!http_get(cli, target, &r))
+        return EXIT_FAILED;
+    show(cli, json_get(strbuf_slice(&r.body), "rooms").raw, columns,
+         sizeof columns / sizeof *columns);
+    http_result_free(&r);
+    return EXIT_OK;
 }

@@ -23,6 +23,7 @@
 #define RESTART_MAX_MS 2000
 #define STEADY_MS 10000 /* a process that ran so long starts with the shortest pause again */
 #define READY_WITHIN_MS 120000
+#define REFUSALS_MAX 3 /* then a cluster that was never ready gives up */
 #define TURN_MS 50
 #define STOP_WITHIN_MS 70000 /* a gateway's drain takes up to 60 s */
 
@@ -126,6 +127,7 @@ static bool reap(struct local *l, bool restart)
         any = true;
         if (!restart)
             continue;
+        p->refusals = p->ready || WIFSIGNALED(status) ? 0 : p->refusals + 1;
         if (now - p->started_ms > STEADY_MS || p->pause_ms == 0)
             p->pause_ms = RESTART_MIN_MS;
         p->again_ms = now + p->pause_ms;
@@ -212,10 +214,59 @@ static int stop_all(struct local *l, const sigset_t *signals)
     return EXIT_OK;
 }
 
-static void tell_ready(int fd, char verdict)
+static void tell_ready(int fd, const char *verdict)
 {
-    if (fd >= 0 && write(fd, &verdict, 1) < 0)
+    if (fd >= 0 && write(fd, verdict, strlen(verdict)) < 0)
         return; /* nobody waits any more */
+}
+
+/* The last line of a process's log: a program that refuses to start says why in one line. */
+static void put_last_line(const struct local *l, const struct process *p, struct strbuf *out)
+{
+    struct strbuf path = {0};
+    char text[2048];
+    strbuf_printf(&path, "%s/logs/%s.log", l->data, p->name);
+    int fd = open(strbuf_cstr(&path), O_RDONLY | O_CLOEXEC);
+    off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
+    off_t from = end > (off_t)sizeof text ? end - (off_t)sizeof text : 0;
+    ssize_t n = fd >= 0 ? pread(fd, text, sizeof text, from) : 0;
+    while (n > 0 && text[n - 1] == '\n')
+        n--;
+    ssize_t start = n > 0 ? n : 0;
+    while (start > 0 && text[start - 1] != '\n')
+        start--;
+    strbuf_put(out, text + start, (size_t)(n > start ? n - start : 0));
+    if (fd >= 0)
+        close(fd);
+    strbuf_free(&path);
+}
+
+/* False: the cluster will not become ready, `why` says why. */
+static bool hopeful(const struct local *l, int64_t patience_ms, struct strbuf *why)
+{
+    for (size_t i = 0; i < l->n_processes; i++) {
+        const struct process *p = &l->processes[i];
+        if (p->refusals < REFUSALS_MAX)
+            continue;
+        strbuf_printf(why, "%s does not start: ", p->name);
+        put_last_line(l, p, why);
+        return false;
+    }
+    if (local_now_ms() <= patience_ms)
+        return true;
+    strbuf_printf(why, "not ready within %d s; the files in %s/logs say why",
+                  READY_WITHIN_MS / 1000, l->data);
+    return false;
+}
+
+static int give_up(struct local *l, int ready_fd, const sigset_t *signals, struct strbuf *why)
+{
+    cli_fail(l->cli, "%s", strbuf_cstr(why));
+    tell_ready(ready_fd, "-");
+    tell_ready(ready_fd, strbuf_cstr(why));
+    strbuf_free(why);
+    stop_all(l, signals);
+    return EXIT_FAILED;
 }
 
 int local_supervise(struct local *l, int ready_fd)
@@ -241,15 +292,13 @@ int local_supervise(struct local *l, int ready_fd)
         for (size_t i = 0; number == SIGHUP && i < sizeof stop_order / sizeof *stop_order; i++)
             if (stop_order[i][0] != '\0')
                 signal_kind(l, stop_order[i], SIGHUP);
-        if (!all_ready(l) && !ready && local_now_ms() > patience) {
-            tell_ready(ready_fd, '-');
-            stop_all(l, &signals);
-            return cli_fail(l->cli, "not ready within %d s; the files in %s/logs say why",
-                            READY_WITHIN_MS / 1000, l->data);
-        }
-        if (!ready && all_ready(l)) {
+        bool all = all_ready(l);
+        struct strbuf why = {0};
+        if (!all && !ready && !hopeful(l, patience, &why))
+            return give_up(l, ready_fd, &signals, &why);
+        if (!ready && all) {
             ready = true;
-            tell_ready(ready_fd, '+');
+            tell_ready(ready_fd, "+");
         }
     }
 }

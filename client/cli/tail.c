@@ -20,7 +20,8 @@ struct stream {
     const struct cli *cli;
     const char *key;
     bool print_key, raw;
-    struct strbuf id; /* of the last event; sent as Last-Event-ID */
+    struct strbuf id;  /* of the last event; sent as Last-Event-ID */
+    bool has_id, told; /* this event has one; the silence of the gateway was told */
     struct strbuf line, data, event;
     const char *first; /* query of the first request: "replay=all", "after=ID" */
     CURL *curl;
@@ -40,18 +41,25 @@ static int64_t now_ms(void)
 
 /* ---- the event-stream format ---- */
 
-static void print_json(const struct stream *s, struct slice payload, bool binary)
+/* As GET /log has it: `data` when the payload is JSON, else `base64`. */
+static void print_json(const struct stream *s, struct slice payload)
 {
     struct strbuf out = {0};
     strbuf_put_text(&out, "{\"key\":");
     json_quote(&out, slice_text(s->key));
     strbuf_put_text(&out, ",\"id\":");
-    json_quote(&out, strbuf_slice(&s->id));
-    strbuf_put_text(&out, binary ? ",\"base64\":" : ",\"data\":");
-    if (!binary && json_valid(payload))
-        strbuf_put_slice(&out, payload);
+    if (s->has_id)
+        json_quote(&out, strbuf_slice(&s->id));
     else
-        json_quote(&out, payload);
+        strbuf_put_text(&out, "null");
+    if (json_valid(payload)) {
+        strbuf_put_text(&out, ",\"data\":");
+        strbuf_put_slice(&out, payload);
+    } else {
+        strbuf_put_text(&out, ",\"base64\":\"");
+        base64_encode(payload, &out);
+        strbuf_put_byte(&out, '"');
+    }
     printf("%.*s}\n", SLICE_FMT(strbuf_slice(&out)));
     strbuf_free(&out);
 }
@@ -65,18 +73,19 @@ static void dispatch(struct stream *s)
         if (!s->cli->quiet)
             missed_print(data);
     } else if (s->data.size > 0) {
-        bool binary = slice_is(event, "base64");
+        struct slice id = s->has_id ? strbuf_slice(&s->id) : slice_text("-"); /* ephemeral */
         struct strbuf payload = {0};
-        if (binary && !s->cli->json && base64_decode(data, &payload))
+        if (slice_is(event, "base64") && base64_decode(data, &payload))
             data = strbuf_slice(&payload);
         if (s->cli->json)
-            print_json(s, data, binary);
+            print_json(s, data);
         else
-            event_print(s->print_key ? s->key : NULL, strbuf_slice(&s->id), data, s->raw);
+            event_print(s->print_key ? s->key : NULL, id, data, s->raw);
         strbuf_free(&payload);
     }
     strbuf_reset(&s->data);
     strbuf_reset(&s->event);
+    s->has_id = false;
 }
 
 static void take_line(struct stream *s, struct slice line)
@@ -103,6 +112,7 @@ static void take_line(struct stream *s, struct slice line)
     } else if (slice_is(name, "id")) {
         strbuf_reset(&s->id);
         strbuf_put_slice(&s->id, value);
+        s->has_id = true;
     }
 }
 
@@ -118,6 +128,7 @@ static size_t on_bytes(char *bytes, size_t unit, size_t count, void *ctx)
         return size;
     }
     s->pause_ms = RETRY_MIN_MS;
+    s->told = false;
     for (size_t i = 0; i < size; i++) {
         if (bytes[i] != '\n') {
             strbuf_put_byte(&s->line, (uint8_t)bytes[i]);
@@ -135,11 +146,28 @@ static size_t on_bytes(char *bytes, size_t unit, size_t count, void *ctx)
 
 /* ---- connections ---- */
 
+/* Where the key's events stream: /events has keys of the type `events` only. */
+static void put_path(struct strbuf *target, const char *key)
+{
+    const char *colon = strchr(key, ':');
+    struct strbuf encoded = {0};
+    if (colon == NULL || colon == key || colon[1] == '\0') {
+        strbuf_put_text(target, "/events?conflate=none");
+        http_query_add(target, "key", slice_text(key));
+        return;
+    }
+    http_query_add(&encoded, "", slice_of(key, (size_t)(colon - key))); /* "?=TYPE" */
+    strbuf_printf(target, "/api/%s/", strbuf_cstr(&encoded) + 2);
+    strbuf_reset(&encoded);
+    http_query_add(&encoded, "", slice_text(colon + 1));
+    strbuf_printf(target, "%s/events?conflate=none", strbuf_cstr(&encoded) + 2);
+    strbuf_free(&encoded);
+}
+
 static void stream_open(struct stream *s, CURLM *multi)
 {
     struct strbuf target = {0}, last = {0};
-    strbuf_put_text(&target, "/events?conflate=none");
-    http_query_add(&target, "key", slice_text(s->key));
+    put_path(&target, s->key);
     if (s->id.size == 0)
         strbuf_printf(&target, "&%s", s->first);
     s->curl = http_handle(s->cli, strbuf_cstr(&target), &s->headers);
@@ -184,6 +212,13 @@ static bool stream_ended(struct stream *s, CURLM *multi)
         struct http_result r = {.status = status, .body = s->refusal};
         http_complain(s->cli, &r);
         return false;
+    }
+    if (status != 200 && !s->told && !s->cli->quiet) {
+        cli_fail(s->cli,
+                 "no events from %s just now; trying again (-s URL or STOA_SERVER names "
+                 "another)",
+                 s->cli->server);
+        s->told = true;
     }
     strbuf_reset(&s->refusal);
     int64_t jitter = (int64_t)(process_random() % (uint64_t)s->pause_ms);

@@ -1,4 +1,4 @@
-/* SHELL. stoa up, down, logs and reload: a local cluster as a user meets it. */
+/* SHELL. stoa up, down and logs: a local cluster as a user meets it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -14,7 +14,6 @@
 #include "common/shell/process.h"
 
 #define DATA_DEFAULT "data"
-#define LISTEN_DEFAULT "127.0.0.1:8080"
 #define DOWN_WITHIN_MS 120000
 #define PROCESSES_EACH_MAX 16
 
@@ -38,8 +37,8 @@ static void greet(const struct local *l)
            "  stoa tail upload:abc123\n"
            "  stoa publish upload:abc123 '{\"type\":\"completed\",\"size\":1048576}'\n"
            "  curl -N -H 'Accept: text/event-stream' "
-           "'http://%s/events?key=upload:abc123&replay=all'\n",
-           l->listen);
+           "'http://%s:%u/events?key=upload:abc123&replay=all'\n",
+           l->host, l->port);
     fflush(stdout);
 }
 
@@ -94,9 +93,13 @@ static int run_detached(struct local *l)
                    l->data);
         return EXIT_OK;
     }
+    struct strbuf why = {0};
+    for (ssize_t n = 1; n > 0; strbuf_commit(&why, n > 0 ? (size_t)n : 0))
+        n = read(pipes[0], strbuf_reserve(&why, 4096), 4096);
     waitpid(child, NULL, 0);
-    return cli_fail(l->cli, "the cluster did not become ready; the files in %s/logs say why",
-                    l->data);
+    cli_fail(l->cli, "%s", why.size > 0 ? strbuf_cstr(&why) : "the supervisor ended");
+    strbuf_free(&why);
+    return EXIT_FAILED;
 }
 
 static bool count_option(const struct cli *cli, const char *option, const char *text, unsigned *out)
@@ -108,26 +111,31 @@ static bool count_option(const struct cli *cli, const char *option, const char *
     return true;
 }
 
-/* What --with programs learn from their environment. False: the configuration has a mistake (told).
- */
-static bool set_environment(const struct local *l)
+/* Where the first gateway listens, and what --with programs learn from their environment. Returns
+ * an exit code, after telling why. */
+static int settle(struct local *l, const char *listen)
 {
     struct config config;
     struct strbuf text = {0};
-    bool fine = config_load(&config, l->cli->config, NULL, &text) == ERR_OK;
-    if (!fine) {
+    int status = EXIT_FAILED;
+    if (config_load(&config, l->cli->config, NULL, &text) != ERR_OK) {
+        while (text.size > 0 && text.data[text.size - 1] == '\n')
+            text.size--;
         cli_fail(l->cli, "%.*s", SLICE_FMT(strbuf_slice(&text)));
+    } else if (!local_listen(l, listen ? listen : config.gateway.listen)) {
+        status = EXIT_USAGE;
     } else {
+        status = EXIT_OK;
         setenv("STOA_CLUSTER_NAME", config.cluster.name, 1);
         strbuf_printf(&text, "ipc://%s/run/router-0", l->data);
         setenv("STOA_ROUTER", strbuf_cstr(&text), 1);
         strbuf_reset(&text);
-        strbuf_printf(&text, "http://%s", l->listen);
+        strbuf_printf(&text, "http://%s:%u", l->host, l->port);
         setenv("STOA_SERVER", strbuf_cstr(&text), 1);
     }
     config_free(&config);
     strbuf_free(&text);
-    return fine;
+    return status;
 }
 
 int command_up(struct cli *cli, int argc, char **argv)
@@ -142,10 +150,9 @@ int command_up(struct cli *cli, int argc, char **argv)
                                         {"with", required_argument, NULL, 'W'},
                                         {0}};
     static struct local l;
-    const char *data = DATA_DEFAULT;
+    const char *data = DATA_DEFAULT, *listen = NULL;
     bool detach = false, fine = true;
-    l = (struct local){
-        .cli = cli, .shards = 2, .gateways = 1, .routers = 1, .listen = LISTEN_DEFAULT, .lock = -1};
+    l = (struct local){.cli = cli, .shards = 2, .gateways = 1, .routers = 1, .lock = -1};
     for (int c; fine && (c = cli_option(cli, argc, argv, "d", own)) != -1;) {
         if (c == 'd')
             detach = true;
@@ -161,7 +168,7 @@ int command_up(struct cli *cli, int argc, char **argv)
         else if (c == 'D')
             data = optarg;
         else if (c == 'L')
-            l.listen = optarg;
+            listen = optarg;
         else if (c == 'P')
             l.page = optarg;
         else if (c == 'W' && l.n_extra < sizeof l.extra / sizeof *l.extra)
@@ -173,16 +180,16 @@ int command_up(struct cli *cli, int argc, char **argv)
         return EXIT_USAGE;
     if (optind < argc)
         return cli_misuse(cli, "up takes no arguments");
-    int status = EXIT_FAILED;
-    if (local_locate(&l, data) && set_environment(&l) && local_claim(&l) &&
-        local_check_shards(&l) && local_plan(&l))
+    int status = local_locate(&l, data) ? settle(&l, listen) : EXIT_FAILED;
+    if (status == EXIT_OK && !(local_claim(&l) && local_check_shards(&l) && local_plan(&l)))
+        status = EXIT_FAILED;
+    if (status == EXIT_OK)
         status = detach ? run_detached(&l) : run_foreground(&l);
     local_free(&l);
     return status;
 }
 
-/* --data alone, for the commands about a running cluster. */
-static int read_data_option(struct cli *cli, int argc, char **argv, struct local *l, bool *follow)
+int local_data_option(struct cli *cli, int argc, char **argv, struct local *l, bool *follow)
 {
     static const struct option own[] = {
         {"data", required_argument, NULL, 'D'}, {"follow", no_argument, NULL, 'f'}, {0}};
@@ -195,6 +202,8 @@ static int read_data_option(struct cli *cli, int argc, char **argv, struct local
         else
             return EXIT_USAGE;
     }
+    if (optind < argc)
+        return cli_misuse(cli, "%s takes no arguments", cli->command);
     l->cli = cli;
     return local_locate(l, data) ? EXIT_OK : EXIT_FAILED;
 }
@@ -202,7 +211,7 @@ static int read_data_option(struct cli *cli, int argc, char **argv, struct local
 int command_down(struct cli *cli, int argc, char **argv)
 {
     static struct local l;
-    int status = read_data_option(cli, argc, argv, &l, NULL);
+    int status = local_data_option(cli, argc, argv, &l, NULL);
     if (status != EXIT_OK)
         return status;
     pid_t pid = local_supervisor(&l);
@@ -234,7 +243,7 @@ int command_logs(struct cli *cli, int argc, char **argv)
 {
     static struct local l;
     bool follow = false;
-    int status = read_data_option(cli, argc, argv, &l, &follow);
+    int status = local_data_option(cli, argc, argv, &l, &follow);
     if (status != EXIT_OK)
         return status;
     struct strbuf command = {0};
@@ -248,22 +257,4 @@ int command_logs(struct cli *cli, int argc, char **argv)
                         strbuf_cstr(&path), strerror(errno));
     execl("/bin/sh", "sh", "-c", strbuf_cstr(&command), (char *)NULL);
     return cli_fail(cli, "cannot run tail: %s", strerror(errno));
-}
-
-int command_reload(struct cli *cli, int argc, char **argv)
-{
-    static struct local l;
-    int status = read_data_option(cli, argc, argv, &l, NULL);
-    if (status != EXIT_OK)
-        return status;
-    pid_t pid = local_supervisor(&l);
-    if (pid <= 0)
-        return cli_fail(cli, "no cluster runs on %s; elsewhere send SIGHUP to each process",
-                        l.data);
-    if (kill(pid, SIGHUP) != 0)
-        return cli_fail(cli, "cannot reach pid %ld: %s", (long)pid, strerror(errno));
-    if (!cli->quiet)
-        printf("asked every process to reload; stoa logs shows what changed, or why a file was "
-               "refused\n");
-    return EXIT_OK;
 }
