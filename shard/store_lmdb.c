@@ -8,6 +8,10 @@
  * environment, one write transaction at a time, one read transaction that is reset after every use:
  * a reader left open would make the file grow without bound.
  *
+ * Pages that a commit frees are LMDB's to reuse only after the commit that follows. Trims free many
+ * in one, and when they have nothing left nothing follows, because appends are refused: so a
+ * refusal behind such a commit makes one more of a single small row (release_pages).
+ *
  * Errors: no space is an answer; everything else that the disk refuses ends the process
  * (store_die). */
 #include <endian.h>
@@ -79,6 +83,7 @@ static int lmdb_put_room(struct store *base, const struct store_room *room)
 static int delete_key(struct lmdb_store *s, MDB_dbi dbi, uint64_t number)
 {
     STOA_ASSERT(s->write != NULL);
+    s->removes = true;
     MDB_val key = key_of(&number);
     int rc = mdb_del(s->write, dbi, &key, NULL);
     return rc == MDB_NOTFOUND ? ERR_OK : store_outcome(s, "delete", rc);
@@ -122,6 +127,7 @@ static int lmdb_trim(struct store *base, unsigned class_no, int64_t before, size
                 break;
             gone(ctx, &record);
         }
+        s->removes = true;
         code = store_outcome(s, "trim", mdb_cursor_del(cursor, 0));
         if (code != ERR_OK)
             break;
@@ -129,33 +135,6 @@ static int lmdb_trim(struct store *base, unsigned class_no, int64_t before, size
     }
     mdb_cursor_close(cursor);
     return code;
-}
-
-static int lmdb_commit(struct store *base)
-{
-    struct lmdb_store *s = self_of(base);
-    STOA_ASSERT(s->write != NULL);
-    int64_t start = store_mono_ns();
-    size_t txn_id = mdb_txn_id(s->write);
-    uint64_t live = store_space_live(s, s->write);
-    int rc = mdb_txn_commit(s->write); /* frees it, whatever it answers */
-    s->write = NULL;
-    int code = store_commit_outcome(s, txn_id, rc);
-    if (code == ERR_OK) {
-        s->live_pages = live;
-        metric_observe_ns(s->commit_seconds, store_mono_ns() - start);
-    }
-    if (code != ERR_OK || --s->commits_until_look == 0)
-        store_space_look(s);
-    return code;
-}
-
-static void lmdb_abort(struct store *base)
-{
-    struct lmdb_store *s = self_of(base);
-    STOA_ASSERT(s->write != NULL);
-    mdb_txn_abort(s->write);
-    s->write = NULL;
 }
 
 static MDB_val name_of(const char *name)
@@ -172,6 +151,61 @@ static int put_small(struct lmdb_store *s, MDB_dbi dbi, MDB_val key, uint64_t nu
     TRY(store_outcome(s, "put", mdb_put(s->write, dbi, &key, &value, MDB_RESERVE)));
     small_write(slice_of_val(&key), slice_of(&le, sizeof le), value.mv_data);
     return ERR_OK;
+}
+
+static int commit_now(struct lmdb_store *s)
+{
+    STOA_ASSERT(s->write != NULL);
+    int64_t start = store_mono_ns();
+    size_t txn_id = mdb_txn_id(s->write);
+    uint64_t live = store_space_live(s, s->write);
+    int rc = mdb_txn_commit(s->write); /* frees it, whatever it answers */
+    s->write = NULL;
+    int code = store_commit_outcome(s, txn_id, rc);
+    if (code == ERR_OK) {
+        s->live_pages = live;
+        s->holds_back = s->removes;
+        metric_observe_ns(s->commit_seconds, store_mono_ns() - start);
+    }
+    if (code != ERR_OK || --s->commits_until_look == 0)
+        store_space_look(s);
+    return code;
+}
+
+/* After a refusal: the next append finds the pages that the last commit freed. */
+static void release_pages(struct lmdb_store *s)
+{
+    static const char name[] = "released";
+    if (!s->holds_back || lmdb_begin(&s->base) != ERR_OK)
+        return;
+    s->holds_back = false;
+    if (put_small(s, s->meta, name_of(name), mdb_txn_id(s->write)) == ERR_OK) {
+        (void)commit_now(s);
+    } else {
+        mdb_txn_abort(s->write);
+        s->write = NULL;
+    }
+}
+
+static int lmdb_commit(struct store *base)
+{
+    struct lmdb_store *s = self_of(base);
+    int code = commit_now(s);
+    if (code != ERR_OK)
+        release_pages(s);
+    return code;
+}
+
+static void lmdb_abort(struct store *base)
+{
+    struct lmdb_store *s = self_of(base);
+    STOA_ASSERT(s->write != NULL);
+    mdb_txn_abort(s->write);
+    s->write = NULL;
+    if (!s->refused)
+        return;
+    store_space_look(s);
+    release_pages(s);
 }
 
 static int small_number(const MDB_val *key, const MDB_val *bytes, uint64_t *number)

@@ -184,6 +184,7 @@ int store_outcome(struct lmdb_store *s, const char *what, int rc)
         return ERR_OK;
     if (!is_no_space(rc))
         store_die(s, what, rc);
+    s->refused = true;
     return ERR_NO_SPACE;
 }
 

@@ -33,6 +33,9 @@ struct lmdb_store {
     uint64_t write_bytes;
     uint64_t first_free_page; /* behind everything LMDB ever used, when the transaction began */
     bool cannot_grow;         /* the disk refused during this transaction */
+    bool refused;             /* something in this transaction found no space */
+    bool removes;             /* records go with this transaction */
+    bool holds_back;          /* records went with the last commit: see store_lmdb.c */
     bool no_allocate;         /* the file system cannot allocate ahead: LMDB extends the file */
     bool in_place;            /* a block written again stays where it is: zeroing ahead pays */
     uint64_t zeroed_pages;    /* behind first_free_page, up to here, blocks are written */

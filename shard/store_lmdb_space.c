@@ -106,21 +106,27 @@ void store_space_begin(struct lmdb_store *s)
     mdb_env_info(s->env, &info);
     s->first_free_page = info.me_last_pgno + 1;
     s->write_bytes = 0;
-    s->cannot_grow = false;
+    s->cannot_grow = s->refused = s->removes = false;
     (void)file_reach(s, s->first_free_page + COMMIT_PAGES + RESERVE_PAGES);
     file_zero_ahead(s);
 }
 
-int store_space_take(struct lmdb_store *s, size_t bytes)
+static bool space_for(struct lmdb_store *s, size_t bytes)
 {
     s->write_bytes += bytes + s->page_bytes / 64; /* node and key */
     /* A page holds at least two records, or a record its own pages: never more than twice. */
     uint64_t pages = 2 * s->write_bytes / s->page_bytes + COMMIT_PAGES + RESERVE_PAGES;
     if (s->live_pages + pages > s->map_pages)
-        return ERR_NO_SPACE;
-    if (file_reach(s, s->first_free_page + pages))
+        return false;
+    return file_reach(s, s->first_free_page + pages) || s->live_pages + pages <= s->first_free_page;
+}
+
+int store_space_take(struct lmdb_store *s, size_t bytes)
+{
+    if (space_for(s, bytes))
         return ERR_OK;
-    return s->live_pages + pages <= s->first_free_page ? ERR_OK : ERR_NO_SPACE;
+    s->refused = true;
+    return ERR_NO_SPACE;
 }
 
 uint64_t store_space_live(const struct lmdb_store *s, MDB_txn *txn)

@@ -358,6 +358,36 @@ START_TEST(full_map)
 }
 END_TEST
 
+/* LMDB gives the pages of a commit back only after the one that follows it. When nothing else is
+ * left to commit, a refused append must see to that. */
+START_TEST(one_trim_makes_space)
+{
+    struct store_lmdb_options options = usual;
+    options.map_bytes = 12 << 20;
+    struct store *s = NULL;
+    ck_assert_int_eq(open_as(&s, options), ERR_OK);
+    uint64_t lsn = 1;
+    struct gone gone = {0};
+    for (uint64_t round = 0; round < 3; round++) {
+        size_t n;
+        for (; append_many(s, lsn, 1, 100000) == ERR_OK; lsn++)
+            ck_assert_uint_lt(lsn, 1000);
+        ck_assert_int_eq(s->vtable->begin(s), ERR_OK);
+        ck_assert_int_eq(s->vtable->trim(s, 0, INT64_MAX, 1000, see_gone, &gone, &n), ERR_OK);
+        ck_assert_int_eq(s->vtable->commit(s), ERR_OK);
+        ck_assert_uint_eq(gone.count, lsn - 1);
+        ck_assert_uint_gt(gone.count, 50 * (round + 1));
+        if (append_many(s, lsn, 1, 100000) != ERR_OK)
+            ck_assert_int_eq(append_many(s, lsn, 1, 100000), ERR_OK);
+        ck_assert(s->vtable->has_space(s));
+        lsn++;
+    }
+    store_lmdb_close(&s);
+    s = open_usual();
+    store_lmdb_close(&s);
+}
+END_TEST
+
 START_TEST(space_below_the_reserve)
 {
     struct store_lmdb_options options = usual;
@@ -482,6 +512,7 @@ int main(void)
     tcase_add_test(t, short_write_on_a_full_disk_is_no_space);
     tcase_add_test(t, full_disk_at_the_meta_page);
     tcase_add_test(t, full_map);
+    tcase_add_test(t, one_trim_makes_space);
     tcase_add_test(t, space_below_the_reserve);
     tcase_add_test(t, disk_filled_by_ourselves);
     tcase_add_test(t, disk_filled_by_others);
