@@ -183,6 +183,116 @@ def test_roles_have_their_doors(bin_dir):
             publish(c.base, "k", 1)
 
 
+def peers(*entries):
+    return "  peers:\n" + "".join("    - { " + ", ".join(f"{k}: '{v}'" for k, v in e.items()) + " }\n" for e in entries)
+
+
+class Other:
+    """A process beside the cluster, with another key's configuration; killed at the end."""
+
+    def __init__(self, c, role, config, *words):
+        self.monitor = free_port()
+        command = [c.bin / f"stoa-{role}", "--config", config, "--monitor", f"127.0.0.1:{self.monitor}", *words]
+        self.process = Process(c, f"other-{role}", command, self.monitor)
+
+    def __enter__(self):
+        self.process.log_path.unlink(missing_ok=True)
+        return self.process.start()
+
+    def __exit__(self, *_):
+        self.process.kill()
+
+
+def refused_links(process):
+    return process.metric("stoa_link_refused_total")
+
+
+def refusals(process):
+    return [line for line in process.log_path.read_text(errors="replace").splitlines() if "link.refused" in line]
+
+
+def test_a_publishers_key_is_a_publisher(bin_dir):
+    """It publishes; as gateway and as router it is refused by everyone it dials, and it is told why."""
+    with Directory() as keys:
+        public, secret = keygen(bin_dir, keys / "curve.key")
+        own_public, own_secret = keygen(bin_dir, keys / "own.key")
+        with Cluster(bin_dir, tcp=True, extra=f"  curve: {{ secret_file: '{keys / 'curve.key'}', required: true }}\n"
+                     + peers({"key": own_public, "role": "publisher"})) as c:
+            router, shard = c.routers[0], c.shards[0]
+            config = config_like(c, c.dir / "own.yaml", f"secret_file: '{keys / 'own.key'}', server: '{public}'")
+            reader = WebSocket(c.base, "/events?key=k")
+
+            def publishes(text):
+                done = run(bin_dir, "--router", c.publish_endpoints[0], "publish", "k", json.dumps(text), config=config)
+                assert done.returncode == 0, done.stderr
+                assert reader.recv_json() == text
+
+            publishes("as a publisher")
+            assert refused_links(router) == refused_links(shard) == 0
+            for role, asked, words in (("gateway", (router, shard), ("--listen", f"127.0.0.1:{free_port()}")),
+                                       ("router", (shard,), ("--listen", f"127.0.0.1:{c._port_pair()}"))):
+                before = {p: (refused_links(p), len(refusals(p))) for p in asked}
+                with Other(c, role, config, *words) as impostor:
+                    for p in asked:
+                        wait_until(f"{p.name} refuses the {role}", lambda: refused_links(p) > before[p][0])
+                        wait_until("and says so", lambda: len(refusals(p)) > before[p][1])
+                        line = refusals(p)[-1]
+                        assert role in line and own_public[:8] in line and own_public[:9] not in line and "cluster.peers" in line, line
+                    wait_until("the impostor is told", lambda: "cluster.peers of the listening process" in impostor.log_path.read_text())
+                    assert "link.up" not in impostor.log_path.read_text()
+                    assert monitor_get(impostor.monitor, "/readyz")[0] != 200
+                publishes(f"after the {role}")
+            at_shard = run(bin_dir, "--router", shard_endpoint(c), "--timeout", "3", "publish", "k", "1", config=config)
+            assert at_shard.returncode != 0 and "role not admitted here" in at_shard.stderr, at_shard.stderr
+            no_secret_shows(c, secret, own_secret)
+
+
+def shard_endpoint(c, index=0):
+    at = c.shards[index].command[c.shards[index].command.index("--listen") + 1]
+    return at if "://" in at else f"tcp://{at}"
+
+
+def test_a_publishers_key_serves_nobody(bin_dir):
+    """On a shard's address a process with a publisher's key gets no events: routers and gateways know the shards' key."""
+    with Directory() as keys:
+        public, _ = keygen(bin_dir, keys / "curve.key")
+        own_public, _ = keygen(bin_dir, keys / "own.key")
+        with Cluster(bin_dir, tcp=True, extra=f"  curve: {{ secret_file: '{keys / 'curve.key'}', required: true }}\n"
+                     + peers({"key": own_public, "role": "publisher"})) as c:
+            publish(c.base, "k", 1)
+            config = config_like(c, c.dir / "own.yaml", f"secret_file: '{keys / 'own.key'}', server: '{public}'")
+            c.shards[0].kill()
+            with Other(c, "shard", config, "--data", c.dir / "impostor", "--listen", shard_endpoint(c)) as impostor:
+                for p in (c.routers[0], c.gateways[0]):
+                    wait_until(f"{p.name} does not speak to it", lambda: "link.handshake_failed" in p.log_path.read_text())
+                assert "link.up" not in impostor.log_path.read_text()
+            c.shards[0].start().ready()
+            publish(c.base, "k", 2)
+
+
+def test_a_gateway_with_a_key_and_a_name(bin_dir):
+    """A gateway's own pair: it serves under its name, and is refused under another or as a router."""
+    with Directory() as keys:
+        public, secret = keygen(bin_dir, keys / "curve.key")
+        own_public, own_secret = keygen(bin_dir, keys / "own.key")
+        with Cluster(bin_dir, tcp=True, extra=f"  curve: {{ secret_file: '{keys / 'curve.key'}', required: true }}\n"
+                     + peers({"key": own_public, "role": "gateway", "name": "edge-1"})) as c:
+            config = config_like(c, c.dir / "own.yaml", f"secret_file: '{keys / 'own.key'}', server: '{public}'")
+            port = free_port()
+            with Other(c, "gateway", config, "--listen", f"127.0.0.1:{port}", "--name", "edge-2") as gateway:
+                wait_until("the name is refused", lambda: refusals(c.shards[0]) and refusals(c.routers[0]))
+                assert "link.up" not in gateway.log_path.read_text()
+            with Other(c, "gateway", config, "--listen", f"127.0.0.1:{port}", "--name", "edge-1") as gateway:
+                gateway.ready()
+                reader = WebSocket(("127.0.0.1", port), "/events?key=k")
+                publish(("127.0.0.1", port), "k", 1)
+                publish(c.base, "k", 2)
+                assert [reader.recv_json() for _ in range(2)] == [1, 2]
+            done = run(bin_dir, "--router", c.publish_endpoints[0], "--timeout", "3", "publish", "k", "3", config=config)
+            assert done.returncode != 0 and "cluster.peers" in done.stderr, (done.returncode, done.stderr)
+            no_secret_shows(c, secret, own_secret)
+
+
 def test_required_without_a_key(bin_dir):
     """tcp in clear is refused at start, by name; ipc needs no key."""
     with Directory() as d:
