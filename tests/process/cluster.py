@@ -50,13 +50,13 @@ def monitor_get(port, path):
 class Process:
     def __init__(self, cluster, name, command, monitor):
         self.cluster, self.name, self.command, self.monitor = cluster, name, command, monitor
-        self.child = None
+        self.child, self.env = None, {}
         self.log_path = cluster.dir / f"{name}.log"
 
     def start(self):
         log = open(self.log_path, "ab")
         self.child = subprocess.Popen([str(word) for word in self.command], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                      env={**os.environ, **SANITIZED}, cwd=self.cluster.dir)
+                                      env={**os.environ, **SANITIZED, **self.env}, cwd=self.cluster.dir)
         log.close()
         return self
 
