@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 
@@ -361,6 +362,34 @@ def test_monitor(bin_dir):
         c.routers[0].kill()
         wait_until("the gateway tells that no router answers", lambda: monitor_get(c.gateways[0].monitor, "/readyz")[0] == 503)
         c.routers[0].start().ready()
+
+
+def test_reload(bin_dir):
+    """SIGHUP: every program's log follows and tells what differs; what cannot be read changes nothing."""
+    with Cluster(bin_dir) as c:
+        text = c.config.read_text()
+
+        def reloaded(process, config, event):
+            """The new line of that event."""
+            name = re.compile(process.name.split("-")[0] + rf"\.{event}[ \"]")
+
+            def lines():
+                return [line for line in process.log_path.read_text().splitlines() if name.search(line)]
+            before = len(lines())
+            c.config.write_text(config)
+            process.child.send_signal(signal.SIGHUP)
+            return wait_until(f"{process.name}: {event}", lambda: lines()[before:])[0]
+
+        for process in c.all:
+            told = reloaded(process, text + "log: { level: debug, format: json }\n", "reload")
+            assert json.loads(told)["changed"].split("\n")[:2] == ["log.format", "log.level"], told
+            refused = reloaded(process, text + "log: { level: loud }\n", "reload_refused")
+            assert "log.level" in json.loads(refused)["why"], refused
+            told = reloaded(process, text + "cluster2: 1\n", "reload_refused")
+            assert "cluster2: unknown field" in told and told.startswith("{"), told
+            told = reloaded(process, text, "reload")
+            assert not told.startswith("{"), told
+        publish(c.base, "k", 1)
 
 
 def test_command_line(bin_dir):
