@@ -38,12 +38,20 @@ static const struct {
     {"Unknown", 504},
 };
 
+_Static_assert(sizeof tags / sizeof *tags < TAGS_MAX, "each tag and the unknown have a place");
+
+static size_t tag_index(const char *tag)
+{
+    size_t i = 0;
+    while (i < sizeof tags / sizeof *tags && strcmp(tags[i].tag, tag) != 0)
+        i++;
+    return i;
+}
+
 unsigned tag_status(const char *tag)
 {
-    for (size_t i = 0; i < sizeof tags / sizeof *tags; i++)
-        if (strcmp(tags[i].tag, tag) == 0)
-            return tags[i].status;
-    return 500;
+    size_t i = tag_index(tag);
+    return i < sizeof tags / sizeof *tags ? tags[i].status : 500;
 }
 
 static struct metric *refused_metric(struct gateway *g, const char *tag)
@@ -54,9 +62,25 @@ static struct metric *refused_metric(struct gateway *g, const char *tag)
                            "Requests and frames answered with an error.");
 }
 
-void refused_count(struct gateway *g, const char *tag)
+bool rare_take(struct rare *r, struct tick now, uint64_t *more)
 {
+    if (now.mono_ns < r->due_ns) {
+        r->held_back++;
+        return false;
+    }
+    *more = r->held_back;
+    r->held_back = 0;
+    r->due_ns = now.mono_ns + NS_PER_S;
+    return true;
+}
+
+void refused_note(struct gateway *g, const char *tag, const char *message)
+{
+    uint64_t more;
     metric_add(refused_metric(g, tag), 1);
+    if (rare_take(&g->refusals[tag_index(tag)], g->now, &more))
+        LOG(g->log, LOG_INFO, "gateway.refused", LOG_STR("tag", tag), LOG_STR("message", message),
+            LOG_U64("more", more));
 }
 
 void refused_register(struct gateway *g)
@@ -98,7 +122,7 @@ static void error_answer(struct gateway *g, uint64_t client, const char *cors, u
 {
     struct strbuf body = {0};
     struct strbuf extra = {0};
-    refused_count(g, tag);
+    refused_note(g, tag, message);
     strbuf_put_text(&body, "{\"error\":");
     error_put(&body, tag, message, false);
     strbuf_put_byte(&body, '}');

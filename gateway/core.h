@@ -219,6 +219,13 @@ struct gateway_metrics {
     struct metrics *registry; /* for labels met later: close codes, tags */
 };
 
+struct rare { /* a line of the log that comes at most once a second */
+    int64_t due_ns;
+    uint64_t held_back;
+};
+
+#define TAGS_MAX 32
+
 struct gateway {
     struct gateway_options options;
     struct gateway_ports ports;
@@ -228,6 +235,7 @@ struct gateway {
     struct rng rng;
     struct tick now; /* of the latest call that brought one */
     struct gateway_metrics m;
+    struct rare refusals[TAGS_MAX], bad_closes;
     struct map *rooms;    /* by key */
     struct map *sessions; /* by client */
     struct map *waiters;  /* by client */
@@ -280,7 +288,11 @@ struct shard_link *shard_of_peer(struct gateway *g, uint32_t peer); /* NULL: not
 /* ---- answer.c ---- */
 unsigned tag_status(const char *tag);
 void error_put(struct strbuf *out, const char *tag, const char *message, bool with_status);
-void refused_count(struct gateway *g, const char *tag);
+/* Counts a refusal and logs it. `message` is a constant: nothing of the input is in it. */
+void refused_note(struct gateway *g, const char *tag, const char *message);
+/* Whether a line about this kind of trouble may be logged: one a second, so that strangers cannot
+ * fill a disk. *more: how many before it were not. */
+bool rare_take(struct rare *r, struct tick now, uint64_t *more);
 void refused_register(struct gateway *g); /* every tag, at zero */
 void answer(struct gateway *g, uint64_t client, const char *cors, unsigned status,
             const char *content_type, struct slice body, const char *headers);

@@ -77,7 +77,11 @@ static struct metric *close_metric(struct gateway *g, unsigned code)
 static void count_close(struct gateway *g, unsigned code)
 {
     bool known = (code >= 1000 && code <= 1015) || code == 4001 || code == 4008 || code == 4010;
+    bool bad = code == 1002 || code == 1007 || code == 1008 || code == 1009 || code == 4008;
+    uint64_t more;
     metric_add(close_metric(g, known ? code : 4000), 1);
+    if (bad && rare_take(&g->bad_closes, g->now, &more))
+        LOG(g->log, LOG_INFO, "gateway.closed", LOG_U64("code", code), LOG_U64("more", more));
 }
 
 void session_close(struct gateway *g, struct session *s, unsigned code, struct slice reason)

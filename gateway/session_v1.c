@@ -110,7 +110,7 @@ static void send_sub_error(struct gateway *g, struct session *s, struct slice ke
     strbuf_put_text(out, ",\"error\":");
     error_put(out, tag, message, true);
     strbuf_put_byte(out, '}');
-    refused_count(g, tag);
+    refused_note(g, tag, message);
     control_send(g, s);
 }
 
@@ -131,7 +131,7 @@ static void send_ref_error(struct gateway *g, struct session *s, struct slice re
     strbuf_put_text(out, ",\"error\":");
     error_put(out, tag, message, true);
     strbuf_put_byte(out, '}');
-    refused_count(g, tag);
+    refused_note(g, tag, message);
     control_send(g, s);
 }
 
@@ -158,7 +158,7 @@ static void bad_frame(struct gateway *g, struct session *s, const char *message)
     struct strbuf *out = control_begin(g, "{\"error\":");
     error_put(out, "BadRequest", message, false);
     strbuf_put_byte(out, '}');
-    refused_count(g, "BadRequest");
+    refused_note(g, "BadRequest", message);
     control_send(g, s);
     if (++s->bad_frames >= BAD_FRAMES_MAX && !s->closing)
         session_close(g, s, 1008, slice_text("too many bad frames"));

@@ -10,6 +10,7 @@ import pathlib
 import re
 import socket
 import subprocess
+import time
 
 from cluster import Cluster, monitor_get, wait_until
 from wire import Closed, EventStream, Refused, WebSocket, http_request, raw_exchange
@@ -98,7 +99,7 @@ def test_publish(bin_dir):
             ask.publish("bytes", body, Content_Type=kind)
         for event, body in zip(ask.json("GET", "/log?key=bytes&after=0")["events"], bodies):
             assert set(event) == {"id", "ts", "data"} or set(event) == {"id", "ts", "base64"}, event
-            assert ("data" in event) == (body in (bodies[2], bodies[5], b"1,2\n") and body == bodies[2]), event
+            assert ("data" in event) == (body == bodies[2]), event
             if "base64" in event:
                 assert base64.b64decode(event["base64"]) == body, event
         text = http_request(c.base, "GET", "/log?key=bytes&after=0")[2]
@@ -120,6 +121,7 @@ def test_publish(bin_dir):
         ask.refused(400, "BadRequest", "POST", "/publish?key=b", b"4\nnot json\n5\n", **NDJSON)
         ask.refused(400, "BadRequest", "POST", "/publish?key=b", b"\n\n", **NDJSON)
         ask.refused(413, "TooLarge", "POST", "/publish?key=b", b"1\n" * 257, **NDJSON)
+        ask.refused(413, "TooLarge", "POST", "/publish?key=b", (b'"' + b"x" * 400000 + b'"\n') * 3, **NDJSON)  # over 1 MiB
         assert ask.publish("b256", b"1\n" * 256, **NDJSON)["count"] == 256
         twice = ask.publish("b", b"6\n7\n", Idempotency_Key="batch", **NDJSON)
         assert ask.publish("b", b"6\n7\n", Idempotency_Key="batch", **NDJSON) == {**twice, "duplicate": True}
@@ -196,7 +198,7 @@ def test_log_and_keys(bin_dir):
         ask.publish("conf", b"1", Stoa_Conflate="c")
         event = ask.json("GET", "/log?key=conf")["events"][0]
         assert set(event) == {"id", "ts", "data", "conflate"} and event["conflate"] == "c", event
-        assert abs(event["ts"] - int(os.times().elapsed)) >= 0 and event["ts"] > 1.6e12, event  # milliseconds of the wall clock
+        assert abs(event["ts"] - time.time() * 1000) < 60000, event  # milliseconds of the wall clock
         # the other history: an id above the head, or of another epoch
         missed = ask.json("GET", f"/log?key=conf&after={event['id'].split('-')[0]}-9")["missed"]
         assert set(missed) == {"from", "to", "reason"} and missed["reason"] == "epoch", missed
@@ -326,8 +328,7 @@ def test_upgrades_and_streams(bin_dir):
         payloads = ["a\nb\r\nc\rd", "", ":x", "id: 9-9", "\n\n", "data: x"]
         stream = EventStream(c.base, "/events?key=lines")
         assert stream.status == 200
-        sub = ask.json("GET", "/connections?key=lines")
-        wait_until("the stream is subscribed", lambda: sub or ask.json("GET", "/connections?key=lines"))
+        wait_until("the stream is subscribed", lambda: ask.json("GET", "/connections?key=lines"))
         for payload in payloads:
             ask.publish("lines", payload.encode())
         for payload in payloads:
@@ -498,8 +499,9 @@ def test_v1_frames(bin_dir):
         assert say({"sub": "k", "after": first})["status"] == "resumed"
         replayed = [ws.recv_json() for _ in range(4)]
         assert [f["id"].split("-")[1] for f in replayed] == ["2", "3", "4", "5"], replayed
-        assert say({"sub": "k", "replay": 1}) == {"sub": "k", "status": "resumed", "head": last} or True
-        ws.recv_json()
+        told = say({"sub": "k", "replay": 1})
+        assert told["status"] in ("live", "resumed") and told["head"] == last and set(told) == {"sub", "status", "head"}, told
+        assert ws.recv_json()["id"] == last
         assert say({"unsub": "k"}) == {"unsub": "k"}
         ask.publish("k")
         assert say({"ping": 1}) == {"pong": 1}
@@ -552,6 +554,36 @@ def test_v1_bad_frames(bin_dir):
         assert raw.frame() == (True, 10, b"2")
         raw.send("x" * 524289)
         assert ended(raw)[0] == 1009
+
+
+def test_limits(bin_dir):
+    with Cluster(bin_dir, extra="gateway: { limits: { message: 1KiB } }\nlog: { format: json }\n") as c:
+        ask = Asker(c.base)
+        ask.publish("k", b"x" * 1024)
+        ask.refused(413, "TooLarge", "POST", "/publish?key=k", b"x" * 1025)
+        raw = WebSocket(c.base, "/events?key=k&replay=1", subprotocol="unknown")
+        assert raw.subprotocol is None and raw.recv() == "x" * 1024
+        ask.publish("k", b"\xff\x00")
+        assert raw.recv() == b"\xff\x00"  # what is no text is a binary frame
+        raw.send("y" * 1024)
+        raw.send("y" * 1025)
+        assert ended(raw)[0] == 1009
+        # bad input has a counter and a line in the log, and not a line each
+        for _ in range(50):
+            ask.refused(400, "BadKey", "GET", "/log?key=")
+        lines = [json.loads(line) for line in c.gateways[0].log_tail(200).splitlines() if line.startswith("{")]
+        refused = [line for line in lines if line.get("tag") == "BadKey"]
+        assert refused and len(refused) < 10 and all("key" in line["message"] for line in refused), lines
+        assert any(line.get("tag") == "TooLarge" for line in lines) and any(line.get("code") == 1009 for line in lines), lines
+        text = monitor_get(c.gateways[0].monitor, "/metrics")[1]
+        assert 'stoa_refused_total{tag="BadKey"} 50' in text and 'stoa_closes_total{code="1009"} 1' in text, text
+    with Cluster(bin_dir, extra="gateway: { limits: { connection_rate: 5/s } }\n") as c:
+        answers = [http_request(c.base, "GET", "/log?key=a") for _ in range(20)]
+        assert answers[0][0] == 200
+        for answer in answers:
+            if answer[0] != 200:
+                check_error(answer, 429, "RateLimited", "/log")
+        assert answers[-1][0] == 429, [answer[0] for answer in answers]
 
 
 # ---- did it happen ----
