@@ -262,6 +262,82 @@ START_TEST(test_own_origin)
 }
 END_TEST
 
+/* ---- configured routes ---- */
+
+static const struct gateway_route own[] = {
+    {"/progress/{id}", "upload:{id}", "all"},
+    {"/jobs/{team}/{job}/events", "{team}/{job}", NULL},
+    {"/few/{id}", "few:{id}", NULL},
+    {"/fixed", "one", NULL},
+};
+
+static void own_routes(void)
+{
+    world_options();
+    options.routes = own;
+    options.n_routes = sizeof own / sizeof *own;
+    world_start();
+}
+
+static const struct {
+    const char *line;
+    unsigned status; /* 0: a stream */
+    const char *tag;
+} own_cases[] = {
+    {"GET /progress/a", 0, NULL},
+    {"GET /progress/a%2Fb", 0, NULL},
+    {"GET /progress/", 404, "NotFound"},
+    {"GET /progress", 404, "NotFound"},
+    {"GET /progress/a/b", 404, "NotFound"},
+    {"GET /progress/%00", 400, "BadKey"},
+    {"GET /progress/%zz", 400, "BadKey"},
+    {"GET /progress/a?after=x", 400, "BadId"},
+    {"POST /progress/a", 405, "MethodNotAllowed"},
+    {"GET /jobs/red/7/events", 0, NULL},
+    {"GET /jobs/red/7/event", 404, "NotFound"},
+    {"GET /jobs/red/7/events/", 404, "NotFound"},
+    {"GET /jobs//7/events", 404, "NotFound"},
+    {"GET /few/1", 403, "Forbidden"},
+    {"GET /fixed", 0, NULL},
+    {"GET /fixed/", 404, "NotFound"},
+    {"GET /log?key=a", 200, NULL},
+};
+
+START_TEST(test_own_routes)
+{
+    struct client *c = ask(1, own_cases[_i].line, NULL, NULL);
+    if (own_cases[_i].tag) {
+        ck_assert_uint_eq(c->status, own_cases[_i].status);
+        ck_assert_ptr_nonnull(strstr(c->body, own_cases[_i].tag));
+    } else
+        ck_assert_int_eq(c->streaming, own_cases[_i].status == 0);
+}
+END_TEST
+
+static const struct {
+    struct gateway_route route;
+    bool valid;
+} templates[] = {
+    {{"/a/{b}", "x:{b}", NULL}, true},
+    {{"/", "x", NULL}, true},
+    {{"/a/{b}", "{b}{b}", NULL}, true},
+    {{"/a/{b}", "{", NULL}, true}, /* no name: a brace of the key */
+    {{"/a/{b}", "{}", NULL}, false},
+    {{"/a/{b}", "{c}", NULL}, false},
+    {{"/a", "{a}", NULL}, false},
+    {{"/a/x{b}", "{b}", NULL}, false},
+    {{"/a/{b", "k", NULL}, false},
+};
+
+START_TEST(test_own_route_templates)
+{
+    struct strbuf why = {0};
+    ck_assert_int_eq(own_route_valid(&templates[_i].route, &why), templates[_i].valid);
+    ck_assert_int_eq(why.size == 0, templates[_i].valid);
+    strbuf_free(&why);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("routes");
@@ -282,6 +358,12 @@ int main(void)
     Suite *suite = suite_create("gateway routes");
     suite_add_tcase(suite, tc);
     suite_add_tcase(suite, open);
+    TCase *configured = tcase_create("configured routes");
+    tcase_add_checked_fixture(configured, own_routes, world_teardown);
+    tcase_add_loop_test(configured, test_own_routes, 0, sizeof own_cases / sizeof *own_cases);
+    tcase_add_loop_test(configured, test_own_route_templates, 0,
+                        sizeof templates / sizeof *templates);
+    suite_add_tcase(suite, configured);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
