@@ -20,8 +20,8 @@
  *       "timeout" (gave up waiting, not told anything)
  *   {"op":"subscribe","t","who","key",["after"] | ["replay"],["conflated"],["aim"]}
  *       begins a subscription; a second one of the same who and key ends the first. after: ID.
- *       replay: "all", "none" (default) or a number. conflated: true for readers that catch up with
- *       superseded events left out (sockets, SSE)
+ *       replay: "all" (what there is, no word of what is gone), "none" (default) or a number.
+ * conflated: true for readers that catch up with superseded events left out (sockets, SSE)
  *   {"op":"verdict","t","who","key","status",["head"],["from","to","reason"]}
  *       status: "live" "resumed" "missed" (from, to: IDs; everything after from through to is gone;
  *       reason: "expired" "evicted" "slow" "purged" "epoch"). "missed" may come in mid-stream. With
@@ -56,7 +56,8 @@
  *       published before the skip. An ephemeral event comes at most once
  *   H5  what was delivered (acknowledged or not) is in the final log, or was trimmed
  *   H6  a slot has one owner at a time, epochs increase
- *   H7  the log has a publisher's ordered publishes in their order
+ *   H7  the log has a publisher's ordered publishes in their order (those acknowledged: one whose
+ *       outcome was unknown may come late)
  *   H8  a publish submitted after another's ack stands behind it
  *   H9  at a deadline every open subscription has all that was acknowledged before the calm
  *   H10 an alarm has its effect once, not before it is due

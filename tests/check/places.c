@@ -224,7 +224,8 @@ static void check_order(struct history *h)
                 continue;
             }
         }
-        if (m->pseq == 0)
+        /* Who was told that it is unknown may see it come late, behind what it submitted since. */
+        if (m->pseq == 0 || m->ack == NONE)
             continue;
         uint32_t *last = table_at(&h->scratch, m->key, m->who);
         if (*last != NONE && message_at(h, *last)->at.epoch == p->epoch &&

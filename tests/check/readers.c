@@ -100,6 +100,15 @@ static bool miss_is_true(struct history *h, const struct history_entry *e)
     return from->lost_now || from->highest == 0 || e->from.seq > from->highest;
 }
 
+/* The seq that the subscription may not miss. Who asked for all gets all that there is, and no word
+ * of the rest. */
+static uint64_t next_of(struct history *h, const struct sub *s, uint64_t epoch)
+{
+    if (s->start == H_ALL && s->at.epoch == 0)
+        return epoch_of(h, s->key, epoch)->through_now + 1;
+    return s->at.seq + 1;
+}
+
 static void on_missed(struct history *h, struct sub *s, const struct history_entry *e,
                       uint32_t rank)
 {
@@ -107,8 +116,10 @@ static void on_missed(struct history *h, struct sub *s, const struct history_ent
         violated(h, 4, e->key, rank, s->rank,
                  "%.*s is told that it missed %s through %s, which was not trimmed",
                  SLICE_FMT(history_text(h, s->who)), id_text(e->from).text, id_text(e->to).text);
-    } else if (s->placed && s->at.epoch == e->from.epoch && s->at.seq != e->from.seq) {
-        uint64_t seq = must_see(h, s, s->at.epoch, s->at.seq + 1, e->from.seq, rank);
+    } else if (s->placed && s->at.seq != e->from.seq &&
+               (s->at.epoch == e->from.epoch || (s->start == H_ALL && s->at.epoch == 0))) {
+        uint64_t epoch = e->from.epoch;
+        uint64_t seq = must_see(h, s, epoch, next_of(h, s, epoch), e->from.seq, rank);
         if (e->from.seq < s->at.seq || seq)
             violated(h, 4, e->key, rank, s->last,
                      "%.*s is at %s and is told of a miss that begins after %s",
@@ -181,7 +192,7 @@ static bool check_step(struct history *h, const struct sub *s, struct position p
                  id_text(s->at).text, id_text(p).text);
         return false;
     }
-    uint64_t seq = must_see(h, s, p.epoch, s->at.seq + 1, p.seq - 1, rank);
+    uint64_t seq = must_see(h, s, p.epoch, next_of(h, s, p.epoch), p.seq - 1, rank);
     if (seq)
         violated(h, 4, s->key, rank, s->last, "%.*s goes from %s to %s past seq %llu",
                  SLICE_FMT(who), id_text(s->at).text, id_text(p).text, (unsigned long long)seq);
@@ -250,12 +261,15 @@ static void on_deadline(struct history *h, uint32_t rank)
     for (uint32_t i = 0; i < h->subs.count; i++) {
         struct sub *s = sub_at(h, i);
         struct position want = key_of(h, s->key)->acked_calm;
-        if (!s->open || s->told || want.epoch == 0 || (!s->placed && !s->has_head))
+        if (!s->open || s->told || want.epoch == 0 || (!s->placed && !s->has_head) ||
+            epoch_of(h, s->key, want.epoch)->lost_now)
             continue;
         struct position at = s->placed ? s->at : s->head;
         bool behind = at.epoch != want.epoch && at.epoch != 0;
         behind = behind ||
-                 (at.seq < want.seq && must_see(h, s, want.epoch, at.seq + 1, want.seq, rank) != 0);
+                 (at.seq < want.seq &&
+                  must_see(h, s, want.epoch, s->placed ? next_of(h, s, want.epoch) : at.seq + 1,
+                           want.seq, rank) != 0);
         if (!behind)
             continue;
         s->told = true;
