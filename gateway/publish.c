@@ -3,7 +3,7 @@
  * link down); the shard recognises what it has already stored.
  *
  *   sent --PACK--> done      --NACK BUSY RATE MOVED NOTOWNER FROZEN--> waiting, backing off
- *        --LOST, link down--> uncertain: sent again by this or another router
+ *        --LOST, link down--> uncertain: sent again by this or another router (ephemeral: 504)
  *        --NACK of another kind--> refused
  *   deadline: 504 Unknown when an attempt is unanswered or uncertain, else 503: surely not stored
  */
@@ -321,7 +321,8 @@ static struct publish *next_publish(struct gateway *g, size_t *cursor)
     return NULL;
 }
 
-/* Nothing is ended or filed anew here, so the walk over g->calls stays valid. */
+/* Nothing is filed anew here and nothing ended but the call just met, so the walks over g->calls
+ * stay valid. */
 void publish_router_up(struct gateway *g)
 {
     size_t cursor = 0;
@@ -339,6 +340,9 @@ void publish_router_lost(struct gateway *g, uint32_t peer)
         if (!p->sent || p->call.peer != peer)
             continue;
         p->uncertain = true;
-        publish_send(g, p);
+        if (p->ephemeral) /* nobody remembers ids of ephemeral events: it might come twice */
+            publish_unknown(g, p);
+        else
+            publish_send(g, p);
     }
 }

@@ -115,6 +115,7 @@ void subscription_begin(struct gateway *g, struct subscription *sub)
         return;
     }
     sub->pos = head;
+    sub->last = 0; /* there was nothing to give; what it lags behind later is all its own */
     subscription_state(g, sub, SUBS_LIVE);
     greet(g, sub, head);
 }

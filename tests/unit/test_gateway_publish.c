@@ -197,6 +197,22 @@ START_TEST(test_router_lost)
 }
 END_TEST
 
+/* Nobody remembers the id of an ephemeral event, so a repetition would be delivered again. */
+START_TEST(test_router_lost_ephemeral)
+{
+    faults.hold_packs = true;
+    ask(1, "POST /publish?key=k", "Stoa-Ephemeral: 1\n", "1");
+    ask(2, "POST /publish?key=k", NULL, "2");
+    faults.hold_packs = false;
+    ck_assert_uint_eq(n_pubs, 2);
+    router_down(0);
+    ASSERT_ERROR(&clients[1], 504, "Unknown");
+    router_up(0);
+    ck_assert_uint_eq(n_pubs, 3);
+    ck_assert_uint_eq(clients[2].status, 200);
+}
+END_TEST
+
 START_TEST(test_no_router)
 {
     router_down(0);
@@ -238,6 +254,7 @@ int main(void)
     tcase_add_test(tc, test_no_answer_is_unknown);
     tcase_add_test(tc, test_client_leaves);
     tcase_add_test(tc, test_router_lost);
+    tcase_add_test(tc, test_router_lost_ephemeral);
     tcase_add_test(tc, test_no_router);
     TCase *two = tcase_create("two routers");
     tcase_add_test(two, test_other_router);

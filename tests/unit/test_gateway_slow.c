@@ -42,6 +42,21 @@ START_TEST(test_lag_and_recovery)
 }
 END_TEST
 
+/* replay=3 of an empty room is no wish to see three events again after the first lag. */
+START_TEST(test_lag_after_a_wish_for_the_last)
+{
+    struct client *slow = open_raw(1, "/events?key=k&replay=3");
+    room_publish("k", "1");
+    ck_assert_str_eq(frame(slow), "1");
+    slow->stalled = true;
+    publish_big("k", 10);
+    drain_client(1);
+    for (int n = 0; n < 10; n++)
+        ck_assert(strcmp(frame(slow), big) == 0);
+    ck_assert_str_eq(frame(slow), "");
+}
+END_TEST
+
 /* Who catches up gets the next page only when the last one has nearly gone. */
 START_TEST(test_pages_wait_for_the_reader)
 {
@@ -183,6 +198,7 @@ int main(void)
     TCase *tc = tcase_create("slow");
     tcase_add_checked_fixture(tc, world_setup, world_teardown);
     tcase_add_test(tc, test_lag_and_recovery);
+    tcase_add_test(tc, test_lag_after_a_wish_for_the_last);
     tcase_add_test(tc, test_pages_wait_for_the_reader);
     tcase_add_test(tc, test_too_slow);
     tcase_add_test(tc, test_lag_beyond_retention);
