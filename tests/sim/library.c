@@ -1,0 +1,121 @@
+/* CORE. Publishers with libstoa: its core as a process that dials the routers. Each incarnation is
+ * a publisher of its own; what a dead one had submitted nobody waits for. */
+#include "sim.h"
+
+static void library_soon(struct library *l)
+{
+    struct world *w = l->world;
+    event_set(w, &l->act, draw_ns(w, w->dice.pace_ns));
+}
+
+static struct library *library_of(struct process *p)
+{
+    return &p->world->libraries[p->index];
+}
+
+static void submit(struct library *l, uint32_t number, bool ordered)
+{
+    struct world *w = l->world;
+    struct msg *m = truth_msg(w, number);
+    struct strbuf texts[PARTS_MAX] = {{0}};
+    stoa_slice parts[PARTS_MAX];
+    char name[32], conflate[2] = {(char)('0' + m->conflate), '\0'};
+    stoa_publish_options o = {.size = sizeof o};
+    snprintf(name, sizeof name, "library-%u", number);
+    o.idempotency_key = m->named ? name : NULL;
+    o.conflate = m->conflate ? conflate : NULL;
+    o.ephemeral = m->ephemeral;
+    o.timeout_ms = 500 + (int)draw(w, 8000);
+    for (unsigned part = 0; part < m->parts; part++) {
+        truth_payload(w, number, part, &texts[part]);
+        parts[part] = (stoa_slice){texts[part].data, texts[part].size};
+    }
+    const struct publish_order order = {.key = slice_text(w->truth.keys[m->key].name),
+                                        .parts = parts,
+                                        .n_parts = m->parts,
+                                        .options = &o,
+                                        .default_timeout_ms = 8000};
+    STOA_ASSERT(publish_check(&order) == STOA_OK);
+    struct publish *publish = publish_create(&order);
+    publish->arg = (void *)(uintptr_t)number;
+    truth_submit(w, number, ordered && !m->ephemeral ? ++l->pseq[m->key] : 0);
+    publisher_submit(l->process->publisher, publish, process_now(l->process));
+    for (unsigned part = 0; part < m->parts; part++)
+        strbuf_free(&texts[part]);
+    process_soon(l->process);
+    process_settle(l->process);
+}
+
+static void library_act(struct event *e)
+{
+    struct library *l = OWNER_OF(e, struct library, act);
+    struct world *w = l->world;
+    if (!w->storm)
+        return;
+    library_soon(l);
+    if (!process_runs(l->process))
+        return;
+    for (uint64_t n = chance(w, 100) ? 1 + draw(w, 6) : 1; n > 0 && l->process->up; n--) {
+        bool ordered = chance(w, 800);
+        submit(l, truth_draw(w, l->who, ordered, !ordered || chance(w, 500)), ordered);
+    }
+}
+
+static void ended(struct library *l, const struct publish *publish)
+{
+    uint32_t number = (uint32_t)(uintptr_t)publish->arg;
+    enum history_what what = H_NACK;
+    if (publish->status == STOA_OK)
+        what = H_ACK;
+    else if (publish->status == STOA_UNKNOWN)
+        what = H_UNKNOWN;
+    else if (publish->status != STOA_TIMEOUT && publish->status != STOA_DISK &&
+             publish->status != STOA_BUSY)
+        world_fail(l->world, "libstoa ends message %u with %d", number, publish->status);
+    truth_answer(l->world, number, l->who, what,
+                 (struct position){publish->id.epoch, publish->id.seq}, publish->id.duplicate);
+}
+
+void library_turn(struct process *p)
+{
+    struct library *l = library_of(p);
+    publisher_turn(p->publisher, process_now(p));
+    publisher_validate(p->publisher);
+    struct list *done = publisher_done(p->publisher);
+    while (!list_empty(done)) {
+        struct publish *publish = LIST_ENTRY(done->next, struct publish, node);
+        list_remove(&publish->node);
+        ended(l, publish);
+        publish_destroy(publish);
+    }
+}
+
+void library_up(struct process *p, const struct hub_ports *ports, const struct hub_self *self)
+{
+    struct library *l = library_of(p);
+    struct world *w = p->world;
+    const struct publisher_options options = {
+        .self = *self, .n_routers = w->dice.count[ROUTER], .seed = rng_u64(&w->rng)};
+    char name[32];
+    p->publisher = publisher_create(&options, ports, NULL, w->metrics);
+    *l = (struct library){.act = l->act, .process = p, .world = w};
+    l->act.fire = library_act;
+    snprintf(name, sizeof name, "library-%u.%llu", p->index, (unsigned long long)p->boots);
+    l->who = history_name(w->history, slice_text(name));
+    library_soon(l);
+}
+
+void library_down(struct process *p)
+{
+    struct library *l = library_of(p);
+    publisher_abandon(p->publisher);
+    struct list *done = publisher_done(p->publisher);
+    while (!list_empty(done)) {
+        struct publish *publish = LIST_ENTRY(done->next, struct publish, node);
+        list_remove(&publish->node);
+        truth_msg(p->world, (uint32_t)(uintptr_t)publish->arg)->maybe = true;
+        publish_destroy(publish);
+    }
+    publisher_destroy(&p->publisher);
+    truth_close(p->world, l->who, KEYS_MAX);
+}
