@@ -6,12 +6,13 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 
 from cluster import Cluster, free_port, monitor_get, wait_until
-from load import Hammer, HttpPublisher, Ledger, check_logs, check_readers, check_sessions, publish_markers, read_log
+from load import Ack, Hammer, HttpPublisher, Ledger, check_logs, check_readers, check_sessions, publish_markers, read_log
 from readers import Audience
 
 KEYS = 200
@@ -52,7 +53,6 @@ class Supervised:
         while True:
             port = free_port()
             with contextlib.suppress(OSError):
-                import socket
                 with socket.socket() as s:
                     s.bind(("127.0.0.1", port + 1))
                     return port
@@ -117,6 +117,41 @@ class Killer:
     def wait_all(self):
         for name in IN_TURN:
             wait_until(f"{name} is back", lambda n=name: self.cluster.running(n, self.last.get(n)), 60)
+
+
+def test_the_oracle_objects(bin_dir):
+    """Each promise broken in a made-up log, ledger or reader is found: what follows would not pass unseen."""
+    def event(seq, publisher, number, epoch="e"):
+        return f"{epoch}-{seq}", {"p": publisher, "n": number}
+
+    def reader(got, **more):
+        return {"RawReader": [{"keys": ["k"], "failure": None, "missed": [], "sessions": [], "events": {"k": got}, **more}]}
+    good = [event(1, 0, 1), event(2, 1, 1), event(3, 0, 2)]
+    ledger = Ledger()
+    ledger.add([Ack(0, "k", 2, "e-3", False, 0.0, 1.0)])
+    check_logs({"k": good}, ledger)
+    check_readers(reader(good), {"k": good})
+    check_sessions(reader(good, sessions=[(0, 1.0, 2.0, "")]), {0: [1.5]})
+    broken = {
+        "a gap": lambda: check_logs({"k": [good[0], good[2]]}, ledger),
+        "two histories": lambda: check_logs({"k": [good[0], good[1], event(3, 0, 2, "f")]}, ledger),
+        "lost": lambda: check_logs({"k": good[:2]}, ledger),
+        "twice": lambda: check_logs({"k": [*good, event(4, 1, 1)]}, ledger),
+        "out of order": lambda: check_logs({"k": [event(1, 0, 2), event(2, 1, 1), event(3, 0, 1)]}, ledger),
+        "another id": lambda: check_logs({"k": [good[0], event(2, 0, 2), event(3, 1, 1)]}, ledger),
+        "read twice": lambda: check_readers(reader([*good, good[2]]), {"k": good}),
+        "read in another order": lambda: check_readers(reader([good[1], good[0], good[2]]), {"k": good}),
+        "not read": lambda: check_readers(reader(good[:2]), {"k": good}),
+        "told of a gap": lambda: check_readers(reader(good, missed=["x"]), {"k": good}),
+        "ended alone": lambda: check_sessions(reader(good, sessions=[(0, 1.0, 2.0, "")]), {0: [2.5], 1: [1.5]}),
+    }
+    for what, check in broken.items():
+        try:
+            check()
+        except AssertionError:
+            continue
+        raise AssertionError(f"the oracle let pass: {what}")
+    return f"{len(broken)} ways to break a promise"
 
 
 def test_killed_in_turn(bin_dir):
