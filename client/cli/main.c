@@ -216,7 +216,8 @@ static int run_command(struct cli *cli, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct cli cli = {
+    static struct cli cli; /* its token stays reachable until the end */
+    cli = (struct cli){
         .server = environment("STOA_SERVER", SERVER_DEFAULT),
         .router = environment("STOA_ROUTER", NULL),
         .config = environment("STOA_CONFIG", NULL),

@@ -252,9 +252,14 @@ int command_logs(struct cli *cli, int argc, char **argv)
     struct strbuf path = {0};
     strbuf_printf(&path, "%s/logs", l.data);
     setenv("STOA_LOGS", strbuf_cstr(&path), 1);
-    if (access(strbuf_cstr(&path), R_OK) != 0)
-        return cli_fail(cli, "%s: %s; is this the folder of a local cluster? (--data)",
-                        strbuf_cstr(&path), strerror(errno));
-    execl("/bin/sh", "sh", "-c", strbuf_cstr(&command), (char *)NULL);
-    return cli_fail(cli, "cannot run tail: %s", strerror(errno));
+    if (access(strbuf_cstr(&path), R_OK) != 0) {
+        cli_fail(cli, "%s: %s; is this the folder of a local cluster? (--data)", strbuf_cstr(&path),
+                 strerror(errno));
+    } else {
+        execl("/bin/sh", "sh", "-c", strbuf_cstr(&command), (char *)NULL);
+        cli_fail(cli, "cannot run tail: %s", strerror(errno));
+    }
+    strbuf_free(&command);
+    strbuf_free(&path);
+    return EXIT_FAILED;
 }
