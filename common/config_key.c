@@ -8,9 +8,8 @@
 #include "common/config_internal.h"
 #include "common/mem.h"
 
-_Static_assert(CURVE_KEY_BYTES == crypto_scalarmult_SCALARBYTES &&
-                   CURVE_KEY_BYTES == crypto_scalarmult_BYTES,
-               "CURVE is Curve25519");
+_Static_assert(CURVE_KEY_BYTES == crypto_scalarmult_SCALARBYTES, "CURVE is Curve25519");
+_Static_assert(CURVE_KEY_BYTES == crypto_scalarmult_BYTES, "CURVE is Curve25519");
 
 static const char z85[] =
     "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
