@@ -111,7 +111,8 @@ bool access_check(struct exchange *x)
     }
     if (!origin.data)
         return true;
-    if (!printable(origin) || !origin_allowed(g, origin, host, &any)) {
+    if (http_header_repeated(x->request, "Origin") || !printable(origin) ||
+        !origin_allowed(g, origin, host, &any)) {
         exchange_error(x, "OriginRefused", "this origin is not allowed: add it to gateway.origins");
         return false;
     }

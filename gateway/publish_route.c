@@ -71,6 +71,12 @@ static const char *headers_read(struct exchange *x, struct publish_order *order,
         *message = "Stoa-Format comes later; publish without it";
         return "BadRequest";
     }
+    static const char *const once[] = {"Idempotency-Key", "Stoa-Ephemeral", "Stoa-Conflate"};
+    for (size_t i = 0; i < sizeof once / sizeof *once; i++)
+        if (http_header_repeated(request, once[i])) {
+            *message = "Idempotency-Key, Stoa-Ephemeral, Stoa-Conflate: at most one of each";
+            return "BadRequest";
+        }
     if (idempotency_key.data &&
         (idempotency_key.size == 0 || idempotency_key.size > IDEMPOTENCY_KEY_MAX_BYTES)) {
         *message = "Idempotency-Key: 1 to 255 bytes";

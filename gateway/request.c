@@ -28,6 +28,15 @@ struct slice http_header_get(const struct http_request *request, const char *nam
     return slice_of(NULL, 0);
 }
 
+bool http_header_repeated(const struct http_request *request, const char *name)
+{
+    size_t size = strlen(name);
+    unsigned count = 0;
+    for (size_t i = 0; i < request->n_headers; i++)
+        count += equal_nocase(request->headers[i].name, name, size);
+    return count > 1;
+}
+
 static bool is_blank(uint8_t c)
 {
     return c == ' ' || c == '\t';

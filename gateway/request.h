@@ -47,6 +47,8 @@ struct http_response {
 
 /* The value of a header (first one), size 0 and data NULL when absent. */
 struct slice http_header_get(const struct http_request *request, const char *name);
+/* Whether a header stands there more than once: what it says then depends on who reads it. */
+bool http_header_repeated(const struct http_request *request, const char *name);
 /* True when a comma-separated header holds the token (without case). */
 bool http_header_has_token(struct slice value, const char *token);
 /* Percent-decodes once ('+' stays '+' in a path, is a space in a query). ERR_INVALID: broken

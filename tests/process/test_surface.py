@@ -133,6 +133,8 @@ def test_publish(bin_dir):
         ask.refused(413, "TooLarge", "POST", "/publish?key=big", b'"' + b"x" * 524287 + b'"\n1\n', **NDJSON)
         assert len(ask.json("GET", "/log?key=big&last=5")["events"]) == 1
         # headers that are wrong
+        twice = b"POST /publish?key=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 1\r\n" + b"Idempotency-Key: %d\r\n" * 2 % (1, 2)
+        assert raw_exchange(c.base, twice + b"\r\n1").startswith(b"HTTP/1.1 400 "), "two idempotency keys"
         ask.refused(400, "BadRequest", "POST", "/publish?key=a", b"1", Stoa_Conflate="c" * 65)
         ask.refused(400, "BadRequest", "POST", "/publish?key=a", b"1", Stoa_Ephemeral="yes")
         for method in ("GET", "PUT", "DELETE", "PATCH", "HEAD"):
@@ -378,6 +380,8 @@ def test_origins(bin_dir):
                 assert method in headers["access-control-allow-methods"].split(", "), (target, headers)
             for name in ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Stoa-Conflate", "Stoa-Ephemeral"):
                 assert name in headers["access-control-allow-headers"].split(", "), headers
+        twice = b"GET /log?key=o HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nOrigin: http://localhost\r\nOrigin: https://evil.example\r\n\r\n"
+        assert raw_exchange(c.base, twice).startswith(b"HTTP/1.1 403 "), "two origins"
         # errors and streams carry the permission too: a page must be able to read them
         status, headers, _ = ask("GET", "/log?key=", Origin="http://localhost:1")
         assert status == 400 and headers["access-control-allow-origin"] == "http://localhost:1", headers
