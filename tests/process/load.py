@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-from readers import MARKER
+from readers import MARKER, MISSED
 from wire import http_request
 
 NO_ANSWER = (OSError, http.client.HTTPException)
@@ -200,7 +200,7 @@ def check_readers(results, logs):
     for dialect, readers in results.items():
         for reader in readers:
             assert reader["failure"] is None, f"{dialect} {reader['keys'][:2]}: {reader['failure']}"
-            assert not reader["missed"], f"{dialect}: told of a gap where there is none: {reader['missed'][:3]}"
+            assert not reader["missed"], f"{dialect} {reader['keys'][:2]}: told of gaps where there are none"
             for key, got in reader["events"].items():
                 log = logs[key]
                 if dialect == "RawReader":
@@ -208,6 +208,35 @@ def check_readers(results, logs):
                 else:
                     same = got == log
                 assert same, f"{dialect} {key}: {difference(got, log)}; sessions {reader['sessions']}"
+
+
+def check_gaps(results, truth, heads, kept):
+    """Where a log keeps only its last `kept` events: what a reader got and what it was told to be missing make up the
+    whole history, each event once, in order. `truth` is {key: {number of the id: (publisher, number)}}."""
+    gaps = 0
+    for dialect, readers in results.items():
+        for reader in readers:
+            assert reader["failure"] is None, f"{dialect} {reader['keys'][:2]}: {reader['failure']}"
+            for key, got in reader["events"].items():
+                gaps += check_tiles(f"{dialect} {key}", got, truth[key], heads[key], kept)
+    return gaps
+
+
+def check_tiles(who, got, truth, head, kept):
+    at, gaps = None, 0
+    for ident, payload in got:
+        if ident == MISSED:
+            since, upto = (int(payload[end].split("-")[1]) for end in ("from", "to"))
+            assert at is None or since == at, f"{who}: told {payload} when it was at {at}"
+            assert since < upto <= head - kept, f"{who}: told {payload}, the head is {head}"
+            at, gaps = upto, gaps + 1
+            continue
+        at = at + 1 if at is not None else int(ident.split("-")[1]) if ident else 1
+        assert ident is None or int(ident.split("-")[1]) == at, f"{who}: {ident} where {at} follows"
+        mine = None if payload == MARKER else (payload["p"], payload["n"])
+        assert mine == truth.get(at), f"{who}: at {at} {mine} instead of {truth.get(at)}"
+    assert at == head, f"{who}: ends at {at}, the head is {head}"
+    return gaps
 
 
 def difference(got, log):

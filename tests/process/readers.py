@@ -12,17 +12,24 @@ import time
 from wire import Closed, EventStream, Refused, WebSocket, http_request
 
 MARKER = {"marker": True}
+MISSED = "missed"
 RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 KEYS_PER_V1_SOCKET = 25
 
 
+class ToldMissed(Exception):
+    """A raw socket was closed with 4010 or 4008."""
+
+
 class Reader:
-    """What a key's reader got: `events` is [(id or None, payload)]."""
+    """What its keys' readers got: `events` is {key: [(id or None, payload) or (MISSED, {"from","to","reason"})]}, and
+    `last` where each key stands: an id, of raw readers the number in it."""
 
     def __init__(self, keys, gateways, first):
         self.keys, self.gateways, self.at = keys, gateways, first
         self.events = {key: [] for key in keys}
-        self.missed, self.sessions, self.refused = [], [], 0
+        self.last = {}
+        self.missed, self.sessions, self.refused = 0, [], 0
         self.failure = None
         self.left = set(keys)
 
@@ -48,6 +55,8 @@ class Reader:
             tries = 0
             try:
                 self.read(connection, deadline)
+            except ToldMissed:
+                pass
             except (OSError, Closed, ValueError) as error:
                 self.sessions.append((gateway, began, time.monotonic(), repr(error)))
                 self.at += 1
@@ -58,6 +67,12 @@ class Reader:
         if payload == MARKER:
             self.left.discard(key)
         self.events[key].append((ident, payload))
+        self.last[key] = ident if ident is not None else self.last.get(key, 0) + 1
+
+    def told_missed(self, key, missed):
+        self.missed += 1
+        self.events[key].append((MISSED, missed))
+        self.last[key] = missed["to"]
 
     @staticmethod
     def left_s(deadline):
@@ -65,17 +80,16 @@ class Reader:
 
 
 class RawReader(Reader):
-    """Raw frames have no ids: the position is the number of events received in the key's only epoch."""
+    """Raw frames have no ids: the position is counted, within the key's only epoch."""
 
     def open(self, base):
         key = self.keys[0]
-        count = len(self.events[key])
         where = "replay=all"
-        if count:
+        if key in self.last:
             status, _, body = http_request(base, "GET", f"/log?key={key}&last=1")
             if status != 200:
                 raise Closed(status, "no log")
-            where = f"after={json.loads(body)['head'].split('-')[0]}-{count}"
+            where = f"after={json.loads(body)['head'].split('-')[0]}-{self.last[key]}"
         return WebSocket(base, f"/events?key={key}&{where}")
 
     def read(self, connection, deadline):
@@ -83,10 +97,13 @@ class RawReader(Reader):
             try:
                 self.got(self.keys[0], None, json.loads(connection.recv(self.left_s(deadline))))
             except Closed as end:
-                if end.code in (4008, 4010):
-                    self.missed.append((self.keys[0], end.reason))
-                    self.left.clear()
-                raise
+                if end.code not in (4008, 4010):
+                    raise
+                word, since, upto, reason = end.reason.split()
+                assert word == "missed", end.reason
+                self.told_missed(self.keys[0], {"from": since, "to": upto, "reason": reason})
+                self.last[self.keys[0]] = int(upto.split("-")[1])
+                raise ToldMissed from None
 
     @staticmethod
     def shut(connection):
@@ -96,8 +113,7 @@ class RawReader(Reader):
 class SseReader(Reader):
     def open(self, base):
         key = self.keys[0]
-        got = self.events[key]
-        stream = EventStream(base, f"/events?key={key}&replay=all", {"Last-Event-ID": got[-1][0]} if got else None)
+        stream = EventStream(base, f"/events?key={key}&replay=all", {"Last-Event-ID": self.last[key]} if key in self.last else None)
         if stream.status != 200:
             stream.close()
             raise Refused(stream.status, {}, b"")
@@ -108,7 +124,8 @@ class SseReader(Reader):
         while self.left:
             event, ident, data = connection.next()
             if event == "missed":
-                self.missed.append((self.keys[0], data))
+                self.told_missed(self.keys[0], json.loads(data))
+                assert ident == self.last[self.keys[0]], (ident, data)
                 continue
             assert ident is not None, "an event without id"
             self.got(self.keys[0], ident, json.loads(data))
@@ -120,8 +137,7 @@ class SseReader(Reader):
 
 class V1Reader(Reader):
     def subscribe(self, connection, key):
-        got = self.events[key]
-        connection.send_json({"sub": key, "after": got[-1][0]} if got else {"sub": key, "replay": "all"})
+        connection.send_json({"sub": key, "after": self.last[key]} if key in self.last else {"sub": key, "replay": "all"})
 
     def open(self, base):
         connection = WebSocket(base, "/stoa", subprotocol="stoa.v1")
@@ -142,7 +158,7 @@ class V1Reader(Reader):
                     return
                 self.subscribe(connection, frame["sub"])
             elif frame.get("status") == "missed":
-                self.missed.append((frame["sub"], frame["missed"]))
+                self.told_missed(frame["sub"], frame["missed"])
             elif "unsub" in frame:
                 self.failure = f"the server ended a subscription: {frame}"
                 self.left.clear()
