@@ -213,8 +213,9 @@ static void monitor_event(struct dialer *d, uint16_t event)
         dialer_failed(d, "the router does not speak as we do (CURVE on one side only?)");
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        dialer_failed(d, "the connection ended within the handshake (is our key in the router's "
-                         "cluster.curve.allowed, and curve_server_key the router's?)");
+        dialer_failed(
+            d, "the connection ended within the handshake (is our key in the router's "
+               "cluster.curve.allowed or cluster.peers, and curve_server_key the router's?)");
         break;
     case ZMQ_EVENT_DISCONNECTED:
         dialer_down(d);

@@ -28,8 +28,8 @@ static void warn_with_key(void *arg, int level, const char *line)
 {
     (void)level;
     warn(arg, line,
-         "the router must have a key too and list ours in cluster.curve.allowed, and "
-         "cluster.curve.server must be the router's public key");
+         "the router must have a key too and list ours in cluster.curve.allowed or "
+         "cluster.peers, and cluster.curve.server must be the router's public key");
 }
 
 static void warn_without_key(void *arg, int level, const char *line)

@@ -78,7 +78,8 @@ static const struct {
      THREE TRIM("1-1", "evicted") SUB("'after':'0'") MISS("0", "1-2", "evicted") D(3, 3) L(2, 2)
          L(3, 3) HEAD("1-1", 3)},
     {"trimmed, and not told", 4,
-     THREE TRIM("1-1", "expired") SUB("'after':'0'") D(2, 2) D(3, 3) L(2, 2) L(3, 3) HEAD("1-1", 3)},
+     THREE TRIM("1-1", "expired") SUB("'after':'0'") D(2, 2) D(3, 3) L(2, 2) L(3, 3)
+         HEAD("1-1", 3)},
     {"skipped, superseded only later", 4,
      PX(1, "'conflate':'c'") A(1, 1) PA(2, 2) SUB("'replay':'all','conflated':true") D(2, 2)
          PX(3, "'conflate':'c'") A(3, 3) D(3, 3) LOG3},
