@@ -209,7 +209,7 @@ void posters_add(struct world *w)
 {
     for (unsigned i = 0; i < w->dice.posters; i++) {
         struct poster *p = &w->posters[i];
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "poster-%u", i);
         p->act.fire = poster_act;
         p->world = p->socket.world = w;

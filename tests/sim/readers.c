@@ -365,7 +365,7 @@ void readers_add(struct world *w)
 {
     for (unsigned i = 0; i < w->dice.readers; i++) {
         struct reader *r = &w->readers[i];
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "reader-%u", i);
         r->act.fire = reader_act;
         r->world = r->socket.world = w;
