@@ -23,7 +23,7 @@
 #define RESTART_MAX_MS 2000
 #define STEADY_MS 10000 /* a process that ran so long starts with the shortest pause again */
 #define READY_WITHIN_MS 120000
-#define REFUSALS_MAX 3 /* then a cluster that was never ready gives up */
+#define REFUSALS_MAX 6 /* some 3 s: what an earlier supervisor left behind is gone by then */
 #define TURN_MS 50
 #define STOP_WITHIN_MS 70000 /* a gateway's drain takes up to 60 s */
 
