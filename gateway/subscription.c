@@ -124,11 +124,8 @@ void subscription_begin(struct gateway *g, struct subscription *sub)
 static bool reaches_live(const struct subscription *sub)
 {
     const struct room *room = sub->room;
-    if (sub->fresh)
-        return false;
-    if (sub->pos.epoch != room->epoch)
-        return room->epoch == 0; /* ahead of a room that has not heard of its first event */
-    return sub->pos.seq >= room->flushed;
+    /* A room of another epoch either has not heard of its first event, or has lost its history. */
+    return !sub->fresh && sub->pos.epoch == room->epoch && sub->pos.seq >= room->flushed;
 }
 
 void subscription_feed(struct gateway *g, struct subscription *sub)
@@ -193,7 +190,7 @@ void subscription_page(struct gateway *g, struct subscription *sub, const struct
         room_retry(g, sub->room);
         return;
     }
-    if (m->replay.eof && sub->pos.epoch != sub->room->epoch && sub->room->epoch != 0) {
+    if (m->replay.eof && sub->pos.epoch != sub->room->epoch) {
         room_repair(g, sub->room); /* settled again, the room wakes its subscriptions */
         return;
     }

@@ -135,6 +135,34 @@ START_TEST(test_lag_beyond_retention)
 }
 END_TEST
 
+/* While it read nothing, the room's history was lost, and another has not begun. */
+START_TEST(test_lag_beyond_history)
+{
+    struct client *v1 = open_v1(1);
+    say(1, "{\"sub\":\"k\"}");
+    v1->stalled = true;
+    publish_big("k", 10);
+    shard_down();
+    room_reborn("k", 0);
+    shard_up(true);
+    pass_ms(1000);
+    drain_client(1);
+    pass_ms(1000);
+    room_reborn("k", 2ul * HISTORY);
+    room_publish("k", "1");
+    room_publish("k", "2");
+    pass_ms(1000);
+    const char *text;
+    unsigned missed = 0, events = 0;
+    while (*(text = frame(v1)) != '\0') {
+        missed += strstr(text, "\"reason\":\"epoch\"") != NULL;
+        events += strstr(text, "\"id\":\"200-1\"") || strstr(text, "\"id\":\"200-2\"");
+    }
+    ck_assert_uint_eq(missed, 1);
+    ck_assert_uint_eq(events, 2);
+}
+END_TEST
+
 START_TEST(test_conflation_for_the_slow)
 {
     struct client *slow = open_raw(1, "/events?key=k");
@@ -202,6 +230,7 @@ int main(void)
     tcase_add_test(tc, test_pages_wait_for_the_reader);
     tcase_add_test(tc, test_too_slow);
     tcase_add_test(tc, test_lag_beyond_retention);
+    tcase_add_test(tc, test_lag_beyond_history);
     tcase_add_test(tc, test_conflation_for_the_slow);
     tcase_add_test(tc, test_slow_reader_leaves);
     tcase_add_test(tc, test_answers_unread);
