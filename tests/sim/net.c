@@ -76,23 +76,71 @@ static void pipe_put(struct world *w, struct pipe *p, const void *packet, size_t
     pipe_arm(p);
 }
 
+/* What the fields say that decide what happens next. */
+static void describe_fields(const struct message *m, char *out, size_t size)
+{
+    typedef unsigned long long llu;
+    switch (m->type) {
+    case MSG_REPLAY:
+        snprintf(out, size, "epoch %llx miss %llu..%llu (%llu) items %zu after %llu of %llu%s",
+                 (llu)m->replay.room_epoch, (llu)m->replay.miss_from, (llu)m->replay.miss_to,
+                 (llu)m->replay.miss_reason, m->replay.items.count, (llu)m->replay.after,
+                 (llu)m->replay.head, m->replay.eof ? " eof" : "");
+        break;
+    case MSG_REPLAY_REQ:
+        snprintf(out, size, "epoch %llx after %llu last %llu mode %llu", (llu)m->replay_req.epoch,
+                 (llu)m->replay_req.after, (llu)m->replay_req.last, (llu)m->replay_req.mode);
+        break;
+    case MSG_DELIVER:
+        snprintf(out, size, "epoch %llx prev %llu, %zu to seq %llu", (llu)m->deliver.room_epoch,
+                 (llu)m->deliver.items.at[0].prev, m->deliver.items.count,
+                 (llu)m->deliver.items.at[m->deliver.items.count - 1].seq);
+        break;
+    case MSG_SUB:
+        snprintf(out, size, "epoch %llx after %llu", (llu)m->sub.from_epoch, (llu)m->sub.from_seq);
+        break;
+    case MSG_SUBACK:
+        snprintf(out, size, "epoch %llx head %llu", (llu)m->suback.room_epoch, (llu)m->suback.head);
+        break;
+    case MSG_SUBSYNC:
+        snprintf(out, size, "full %llu, %zu rooms", (llu)m->subsync.full, m->subsync.rooms.count);
+        break;
+    case MSG_PACK:
+        snprintf(out, size, "epoch %llx seq %llu%s", (llu)m->pack.room_epoch, (llu)m->pack.seq,
+                 m->pack.dup ? " dup" : "");
+        break;
+    case MSG_NACK:
+        snprintf(out, size, "%s expected %llu", nack_name(m->nack.code), (llu)m->nack.expected);
+        break;
+    case MSG_PUB:
+        snprintf(out, size, "pid %llx pseq %llu id %02x%02x", (llu)m->pub.pid, (llu)m->pub.pseq,
+                 m->pub.msg_id[0], m->pub.msg_id[1]);
+        break;
+    default:
+        break;
+    }
+}
+
 static void describe(struct world *w, const struct pipe *p, struct slice packet)
 {
     struct packet_reader r;
     struct slice head, body;
-    struct message_prefix prefix;
     bool more = true;
     const struct conn *c = p->conn;
     const char *from = p->to_dialer ? c->listener->name : c->dialer->name;
     const char *to = p->to_dialer ? c->dialer->name : c->listener->name;
     if (packet_open(packet, &r) != ERR_OK)
         return;
-    while (packet_next(&r, &more, &head, &body) == ERR_OK && more)
-        if (message_peek(head, &prefix) == ERR_OK)
-            world_trace(w, "%s -> %s  %s %.*s cid %llu (#%llu of %llx)", from, to,
-                        message_name(prefix.type), SLICE_FMT(prefix.key),
-                        (unsigned long long)prefix.cid, (unsigned long long)r.header.counter,
-                        (unsigned long long)r.header.incarnation);
+    while (packet_next(&r, &more, &head, &body) == ERR_OK && more) {
+        char fields[160] = "";
+        struct message m;
+        if (message_decode(head, body, &w->arena, &m) != ERR_OK)
+            continue;
+        describe_fields(&m, fields, sizeof fields);
+        world_trace(w, "%s -> %s  %s %.*s cid %llx %s (#%llu of %llx)", from, to,
+                    message_name(m.type), SLICE_FMT(m.key), (unsigned long long)m.cid, fields,
+                    (unsigned long long)r.header.counter, (unsigned long long)r.header.incarnation);
+    }
 }
 
 static void pipe_fire(struct event *e)

@@ -196,6 +196,7 @@ static void poster_act(struct event *e)
     }
     if (p->msg == 0) {
         p->msg = truth_draw(w, p->who, false, chance(w, w->dice.idempotent));
+        truth_msg(w, p->msg)->by_request = true;
         if (p->v1)
             truth_msg(w, p->msg)->parts = 1;
     }

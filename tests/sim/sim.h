@@ -227,6 +227,7 @@ struct msg {
     bool ephemeral, named; /* named: it has an idempotency key */
     bool maybe;            /* some try's outcome is open or was unknown */
     bool acked, refused;   /* refused: some try was surely not stored */
+    bool by_request;       /* over HTTP or stoa.v1 */
     bool forgotten;        /* its record is gone, and with it the memory of its id */
     uint32_t who;
     uint16_t stored;
@@ -316,12 +317,13 @@ struct truth {
 
 struct counters {
     uint64_t events, packets, crashes, commits, lost_commits, acks, deliveries, duplicates, misses;
-    uint64_t messages, faults[FAULTS], entries, pauses, resumed, ns;
+    uint64_t messages, faults[FAULTS], entries, pauses, excused, ns;
 };
 
 struct world {
     uint64_t seed;
     bool verbose, failed, storm;
+    bool excused; /* something known and listed happened: the oracle is not asked */
     char why[512];
     int64_t now_ns;
     uint64_t trace, fired;
@@ -346,7 +348,7 @@ struct world {
     uint32_t conflates[CONFLATES + 1];
     struct metrics *metrics;
     struct counters *counters;
-    struct strbuf scratch;
+    struct message_arena arena; /* of traces */
 };
 
 #define TRACE(w, ...)                      \

@@ -301,7 +301,9 @@ static void stored(struct world *w, struct disk *d, struct fact *f)
     struct epoch_log *before = m->stored ? truth_log(w, m->key, m->epoch) : NULL;
     if (before && before->lost)
         m->stored = 0;
-    if (f->part != m->stored)
+    if (f->part != m->stored && m->forgotten && m->by_request)
+        w->excused = true; /* a request does not say when its publish was first tried */
+    else if (f->part != m->stored)
         world_fail(w, "message %u is stored again, at seq %llu after %llu", f->msg,
                    (unsigned long long)f->seq, (unsigned long long)m->last);
     m->stored = (uint16_t)(f->part + 1);
