@@ -14,7 +14,9 @@
 
 struct program {
     struct launch launch;
-    struct config config;
+    struct config config;   /* of the start: what runs points into it */
+    struct config reloaded; /* once is_reloaded: the last one that was good, for its differences */
+    bool is_reloaded;
     char name[32];
     struct log log;
     struct metrics *metrics;
@@ -63,8 +65,15 @@ static void on_reload(void *ctx, struct tick now)
     (void)now;
     struct program *p = ctx;
     struct config fresh;
-    (void)launch_reload(&p->launch, &p->log, &p->config, &fresh);
-    config_free(&fresh); /* only the log follows */
+    const struct config *running = p->is_reloaded ? &p->reloaded : &p->config;
+    if (!launch_reload(&p->launch, &p->log, running, &fresh)) { /* only the log follows */
+        config_free(&fresh);
+        return;
+    }
+    if (p->is_reloaded)
+        config_free(&p->reloaded);
+    p->reloaded = fresh;
+    p->is_reloaded = true;
 }
 
 static bool monitor_ready(void *ctx, struct strbuf *why)
@@ -162,6 +171,8 @@ static void program_end(struct program *p)
     loop_destroy(&p->loop);
     metrics_destroy(&p->metrics);
     config_free(&p->config);
+    if (p->is_reloaded)
+        config_free(&p->reloaded);
     launch_free(&p->launch);
 }
 

@@ -383,6 +383,8 @@ def test_reload(bin_dir):
         for process in c.all:
             told = reloaded(process, text + "log: { level: debug, format: json }\n", "reload")
             assert json.loads(told)["changed"].split("\n")[:2] == ["log.format", "log.level"], told
+            told = reloaded(process, text + "log: { level: debug, format: json }\n", "reload")
+            assert json.loads(told)["changed"] == "", told
             refused = reloaded(process, text + "log: { level: loud }\n", "reload_refused")
             assert "log.level" in json.loads(refused)["why"], refused
             told = reloaded(process, text + "cluster2: 1\n", "reload_refused")
