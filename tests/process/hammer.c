@@ -3,7 +3,7 @@
  * Publishes numbered events over many keys at a steady rate, catching up after every pause, and
  * writes one line for every outcome:
  *     KEY NUMBER EPOCH-SEQ DUPLICATE SUBMITTED_MS ACKNOWLEDGED_MS
- *     KEY NUMBER STATUS-IN-WORDS                      (anything but STOA_OK)
+ *     KEY NUMBER failed STATUS SUBMITTED_MS REPORTED_MS STATUS-IN-WORDS     (anything but STOA_OK)
  * Times are the monotonic clock's, which all processes of a machine share. The numbers of a key are
  * 1, 2, 3 ... in order of submission, so whoever reads the log sees what is missing, twice or out
  * of order. Every fourth event has an idempotency key: both ways of being recognised are used.
@@ -59,7 +59,8 @@ static void on_outcome(void *arg, int status, const stoa_id *id)
                text, id->duplicate, shot->submitted_ms, now_ms());
     } else {
         h->refused++;
-        printf("%" PRIu64 " %" PRIu64 " %s\n", shot->key, shot->number, stoa_strerror(status));
+        printf("%" PRIu64 " %" PRIu64 " failed %d %" PRId64 " %" PRId64 " %s\n", shot->key,
+               shot->number, status, shot->submitted_ms, now_ms(), stoa_strerror(status));
     }
     free(shot);
 }
