@@ -130,6 +130,10 @@ static void work_do(const struct work *work, struct job *job)
     history_destroy(&b.history);
 }
 
+#ifdef STOA_COVERAGE
+void __gcov_dump(void);
+#endif
+
 static pid_t child_start(const struct work *work, struct job *job)
 {
     fflush(NULL);
@@ -143,6 +147,9 @@ static pid_t child_start(const struct work *work, struct job *job)
         if (work->stop_at_failure && !freopen("/dev/null", "w", stderr))
             _exit(2);
         work_do(work, job);
+#ifdef STOA_COVERAGE /* tests/sim/coverage: counts are written by exit handlers only */
+        __gcov_dump();
+#endif
         _exit(0);
     }
     return pid;
