@@ -1,6 +1,7 @@
 /* CORE. Submitting, sending within the windows, and time. publisher_internal.h has the parts. */
 #include "client/publisher_internal.h"
 #include "common/mem.h"
+#include "common/mutant.h"
 
 /* So many of a lane are sent before the next lane has its turn. */
 #define LANE_QUANTUM 16
@@ -114,7 +115,7 @@ static void lane_send_one(struct publisher *p, struct lane *l)
     if (!lane_first_flying(l))
         l->progress_ns = p->now.mono_ns;
     l->next = l->next->next;
-    if (publish->ts == 0)
+    if (publish->ts == 0 || STOA_MUTANT(LIBRARY_NEW_TS))
         publish->ts = p->now.wall_ms;
     if (publish->ephemeral) {
         list_remove(&publish->node);
@@ -161,7 +162,7 @@ static void send_ready(struct publisher *p)
 
 static int overdue_status(const struct publish *publish)
 {
-    if (publish->cid != 0 || publish->uncertain)
+    if (publish->cid != 0 || (publish->uncertain && !STOA_MUTANT(LIBRARY_FORGETS)))
         return STOA_UNKNOWN;
     return publish->disk ? STOA_DISK : STOA_TIMEOUT;
 }

@@ -1,6 +1,7 @@
 /* CORE. Lanes: the queue of one key, its numbering, and the ways back in it. */
 #include "client/publisher_internal.h"
 #include "common/mem.h"
+#include "common/mutant.h"
 
 #define PAUSE_WISH_MAX_MS 60000
 #define SHIFT_MAX 6
@@ -138,8 +139,10 @@ void lane_go_back(struct publisher *p, struct lane *l, struct publish *from, boo
     for (struct list *at = &from->node; at != l->next; at = at->next) {
         flight_end(p, publish_of(at));
         publish_of(at)->uncertain |= lost || at != &from->node;
+        if (STOA_MUTANT(LIBRARY_NEW_ID))
+            rng_bytes(&p->rng, publish_of(at)->msg_id, sizeof publish_of(at)->msg_id);
     }
-    l->next = &from->node;
+    l->next = STOA_MUTANT(NO_GO_BACK) ? from->node.next : &from->node;
 }
 
 void lane_number_anew(struct publisher *p, struct lane *l)

@@ -6,6 +6,7 @@
  *   raw pack   [hdr pp|hdr pp|hdr pp|hdr pp]
  *   offsets    0      a      b      c      d          a subscriber at 42 gets [b, d) */
 #include "common/json.h"
+#include "common/mutant.h"
 #include "gateway/core.h"
 
 #define COPY_MAX_BYTES (64 * KIB) /* a smaller pack is copied out of the scratch buffer */
@@ -155,6 +156,8 @@ void fanout_flush(struct gateway *g, struct room *room)
         size_t skip = sub->pos.seq <= room->flushed && sub->pos.seq < room->events[0].seq
                           ? 0
                           : events_behind(room->events, room->n_events, sub->pos.seq);
+        if (STOA_MUTANT(FANOUT_REPEATS))
+            skip = 0;
         if (skip == room->n_events)
             continue;
         packs_write(g, &packs, sub->session, skip);

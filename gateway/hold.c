@@ -6,6 +6,8 @@
  * 503. */
 #include "gateway/core.h"
 
+#include "common/mutant.h"
+
 struct hold {
     struct session *session;
     struct list in_order; /* in g->holds, by due_ns */
@@ -40,7 +42,7 @@ static bool must_hold(const struct session *s)
     if (list_empty(&s->subs))
         return false;
     const struct subscription *sub = LIST_ENTRY(s->subs.next, struct subscription, in_session);
-    return sub->start == START_LIVE;
+    return sub->start == START_LIVE && !STOA_MUTANT(HOLD_SKIPPED);
 }
 
 /* Pins where the reader begins: between this and its first frame the room may go on. */

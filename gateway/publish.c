@@ -9,6 +9,8 @@
  */
 #include "gateway/core.h"
 
+#include "common/mutant.h"
+
 struct publish {
     struct call call;
     struct timer timer; /* the deadline, or the next attempt */
@@ -194,7 +196,7 @@ static void publish_unknown(struct gateway *g, struct publish *p)
 
 static void publish_expired(struct gateway *g, struct publish *p)
 {
-    if (p->sent || p->uncertain)
+    if ((p->sent || p->uncertain) && !STOA_MUTANT(UNKNOWN_IS_NO))
         publish_unknown(g, p);
     else if (p->nack == NACK_BUSY || p->nack == NACK_RATE)
         publish_fail(g, p, PUBLISHED_UNAVAILABLE, "Busy",
@@ -271,7 +273,7 @@ void publish_on_nack(struct gateway *g, struct call *call, const struct message 
         publish_unknown(g, p);
         return;
     case NACK_DISK:
-        if (p->uncertain)
+        if (p->uncertain && !STOA_MUTANT(DISK_IS_NO))
             publish_unknown(g, p);
         else
             publish_fail(g, p, PUBLISHED_UNAVAILABLE, "DiskFull",
@@ -340,7 +342,10 @@ void publish_router_lost(struct gateway *g, uint32_t peer)
         if (!p->sent || p->call.peer != peer)
             continue;
         p->uncertain = true;
-        if (p->ephemeral) /* nobody remembers ids of ephemeral events: it might come twice */
+        if (STOA_MUTANT(RETRY_NEW_ID))
+            rng_bytes(&g->rng, p->msg_id, sizeof p->msg_id);
+        if (p->ephemeral && !STOA_MUTANT(EPHEMERAL_AGAIN)) /* nobody remembers ids of ephemeral
+                                                              events: it might come twice */
             publish_unknown(g, p);
         else
             publish_send(g, p);

@@ -9,6 +9,8 @@
  *   settled = subscribed and no repair under way: subscriptions begin only then */
 #include "gateway/core.h"
 
+#include "common/mutant.h"
+
 struct room *room_find(const struct gateway *g, struct slice key)
 {
     return map_get(g->rooms, key);
@@ -221,7 +223,7 @@ static bool room_apply(struct gateway *g, struct room *room, uint64_t epoch,
 {
     bool ephemeral = (item->flags & EVENT_EPHEMERAL) != 0;
     if (epoch != room->epoch) {
-        if (room->epoch != 0 || item->prev != 0)
+        if ((room->epoch != 0 || item->prev != 0) && !STOA_MUTANT(EPOCH_IGNORED))
             return ephemeral && epoch == 0;
         room->epoch = epoch; /* the room's first event: its history begins here */
     }
@@ -229,7 +231,8 @@ static bool room_apply(struct gateway *g, struct room *room, uint64_t epoch,
         return true;
     if (!ephemeral && item->seq <= room->last)
         return true;
-    if (ephemeral ? item->seq != room->last : item->prev != room->last)
+    if (!STOA_MUTANT(IGNORE_PREV) &&
+        (ephemeral ? item->seq != room->last : item->prev != room->last))
         return false;
     room->last = item->seq;
     if (room->n_subs > 0)
@@ -270,7 +273,7 @@ static void room_jump(struct gateway *g, struct room *room, const struct miss *m
         struct miss own = {.from = sub->pos, .to = miss->to, .reason = miss->reason};
         if (sub->session->queued > CONN_QUEUE_MAX_BYTES)
             subscription_lag(g, sub);
-        else
+        else if (!STOA_MUTANT(JUMP_UNTOLD))
             subscription_miss(g, sub, own, head);
     }
 }

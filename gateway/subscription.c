@@ -12,6 +12,8 @@
  * if something is replayed, the first page is there; nothing of the key precedes it. */
 #include "gateway/core.h"
 
+#include "common/mutant.h"
+
 struct subscription *subscription_open(struct gateway *g, struct session *s, struct slice key,
                                        const struct start *start)
 {
@@ -115,7 +117,8 @@ void subscription_begin(struct gateway *g, struct subscription *sub)
         return;
     }
     sub->pos = head;
-    sub->last = 0; /* there was nothing to give; what it lags behind later is all its own */
+    if (!STOA_MUTANT(WISH_STAYS))
+        sub->last = 0; /* there was nothing to give; what it lags behind later is all its own */
     subscription_state(g, sub, SUBS_LIVE);
     greet(g, sub, head);
 }
@@ -125,7 +128,10 @@ static bool reaches_live(const struct subscription *sub)
 {
     const struct room *room = sub->room;
     /* A room of another epoch either has not heard of its first event, or has lost its history. */
-    return !sub->fresh && sub->pos.epoch == room->epoch && sub->pos.seq >= room->flushed;
+    if (STOA_MUTANT(UNBORN_IS_LIVE) && room->epoch == 0)
+        return !sub->fresh;
+    return !sub->fresh && sub->pos.epoch == room->epoch &&
+           (sub->pos.seq >= room->flushed || STOA_MUTANT(LIVE_EARLY));
 }
 
 void subscription_feed(struct gateway *g, struct subscription *sub)

@@ -6,6 +6,8 @@
  * NACK DISK. No other failure returns from the store. */
 #include "shard/state.h"
 
+#include "common/mutant.h"
+
 #define FULL_PAUSE_NS (200 * NS_PER_MS)
 
 /* ---- noting ---- */
@@ -87,7 +89,7 @@ static void stage_rollback(struct shard *s, const struct stage *stage)
     struct room *room = stage->room;
     for (uint32_t i = 0; i < stage->records; i++)
         retain_pop_newest(room->retain);
-    for (uint32_t i = 0; i < stage->ids; i++)
+    for (uint32_t i = 0; i < stage->ids && !STOA_MUTANT(ROLLBACK_KEEPS_IDS); i++)
         dedupe_pop_newest(room->dedupe);
     if (room->retain && retain_count(room->retain) == 0)
         retain_destroy(&room->retain);
@@ -96,7 +98,8 @@ static void stage_rollback(struct shard *s, const struct stage *stage)
     if (room->room_id != stage->room_id)
         rooms_unbirth(s, room);
     room->epoch = stage->epoch;
-    room->head = stage->head;
+    if (!STOA_MUTANT(ROLLBACK_KEEPS_HEAD))
+        room->head = stage->head;
     room->floor = stage->floor;
     room->floor_reason = stage->floor_reason;
     room->retained_bytes = stage->retained_bytes;
@@ -143,7 +146,7 @@ static bool store_finish(struct shard *s)
     int code = s->store->vtable->commit(s->store);
     STOA_ASSERT(code == ERR_OK || code == ERR_NO_SPACE);
     s->commits += code == ERR_OK;
-    return code == ERR_OK;
+    return code == ERR_OK || STOA_MUTANT(COMMIT_ERROR_KEPT);
 }
 
 /* ---- letting out ---- */
@@ -210,19 +213,28 @@ static void turn_clear(struct shard *s)
     t->events = t->bytes = t->durable = t->writes = 0;
 }
 
-void turn_finish(struct shard *s)
+/* Deliveries leave first: somebody watches them, while an ack waits in a publisher's window. */
+static void let_out(struct shard *s, bool deliveries, bool answers)
 {
     struct turn *t = &s->turn;
+    for (size_t i = 0; deliveries && i < t->stages.count; i++)
+        deliver_stage(s, &VEC_AT(&t->stages, struct stage)[i]);
+    for (size_t i = 0; answers && i < t->answers.count; i++)
+        answer_send(s, &VEC_AT(&t->answers, struct answer)[i]);
+}
+
+void turn_finish(struct shard *s)
+{
+    if (STOA_MUTANT(ACK_BEFORE_COMMIT) || STOA_MUTANT(DELIVER_BEFORE_COMMIT)) {
+        let_out(s, STOA_MUTANT(DELIVER_BEFORE_COMMIT), STOA_MUTANT(ACK_BEFORE_COMMIT));
+        hub_flush(s->hub, s->now);
+    }
     bool kept = store_finish(s);
     if (kept)
         settle(s);
     else
         rollback(s);
-    /* Deliveries leave first: somebody watches them, while an ack waits in a publisher's window. */
-    for (size_t i = 0; kept && i < t->stages.count; i++)
-        deliver_stage(s, &VEC_AT(&t->stages, struct stage)[i]);
-    for (size_t i = 0; i < t->answers.count; i++)
-        answer_send(s, &VEC_AT(&t->answers, struct answer)[i]);
+    let_out(s, kept, true);
     turn_clear(s);
 }
 

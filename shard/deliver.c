@@ -7,6 +7,8 @@
  * stalled gateway costs 8 bytes a room and nobody else's time. */
 #include "shard/state.h"
 
+#include "common/mutant.h"
+
 #include "proto/packet.h"
 #include "proto/wire.h"
 
@@ -238,7 +240,7 @@ static void sync_mark(struct shard *s, uint32_t peer, const struct mark *mark)
     struct room *room = rooms_open(s, mark->key, slot);
     subscribe(s, peer, room);
     bool same = mark->epoch == room->epoch && mark->seq == room->head;
-    if (!same && !room_subscriber(room, peer)->dirty)
+    if (!same && !room_subscriber(room, peer)->dirty && !STOA_MUTANT(SUBSYNC_IGNORED))
         scratch_mark(s, room);
 }
 

@@ -9,6 +9,7 @@
 #include "shard/state.h"
 
 #include "common/json.h"
+#include "common/mutant.h"
 #include "common/utf8.h"
 
 void metrics_publish(struct shard *s, unsigned result, uint64_t n)
@@ -199,11 +200,14 @@ static bool decide_duplicate(struct shard *s, const struct op *op)
 {
     struct room *room = op->room;
     struct dedupe_hit hit;
+    if (STOA_MUTANT(NO_DEDUPE))
+        return false;
     if (!room->dedupe || !dedupe_is_id(op->msg_id) || !dedupe_find(room->dedupe, op->msg_id, &hit))
         return false;
     if (op->pid != 0 && op->pseq == pid_expected(op))
         pid_advance(s, op, hit.last);
-    answer_pack(s, op, room->epoch, hit.last, hit.count, true);
+    answer_pack(s, op, room->epoch, STOA_MUTANT(DUP_TELLS_HEAD) ? room->head : hit.last, hit.count,
+                true);
     return true;
 }
 
@@ -280,7 +284,7 @@ static void append_publish(struct shard *s, struct op *op)
     if (!turn_begin(s) || !ensure_born(s, room, op->n_parts))
         return;
     decide_flags(op);
-    for (uint32_t i = 0; i < op->n_parts; i++) {
+    for (uint32_t i = 0; i < op->n_parts - (STOA_MUTANT(BATCH_CUT) && op->n_parts > 1); i++) {
         if (!append_part(s, stage, op, i))
             return;
     }
@@ -300,11 +304,11 @@ static void decide_durable(struct shard *s, struct op *op)
     if (decide_duplicate(s, op))
         return;
     int64_t floor_ts = room_floor_ts(s, room);
-    if (dedupe_is_id(op->msg_id) && floor_ts != 0 && op->ts <= floor_ts) {
+    if (dedupe_is_id(op->msg_id) && floor_ts != 0 && op->ts <= floor_ts && !STOA_MUTANT(NO_STALE)) {
         answer_nack(s, op, NACK_STALE, 0);
         return;
     }
-    if (op->pid != 0 && op->pseq != pid_expected(op)) {
+    if (op->pid != 0 && op->pseq != pid_expected(op) && !STOA_MUTANT(NO_ORDER)) {
         answer_nack(s, op, NACK_ORDER, pid_expected(op));
         return;
     }
@@ -333,7 +337,7 @@ void publish_decide(struct shard *s, struct op *op)
 {
     *VEC_PUSH(&s->turn.ops, struct op *) = op;
     (void)turn_stage(s, op->room);
-    if (!slot_owned(s, op->room->slot))
+    if (!slot_owned(s, op->room->slot) && !STOA_MUTANT(SERVE_UNOWNED))
         answer_nack(s, op, NACK_NOTOWNER, 0);
     else if (op->purge)
         decide_purge(s, op);

@@ -12,6 +12,8 @@
  * `missed` then, none is told something wrong. */
 #include "shard/state.h"
 
+#include "common/mutant.h"
+
 struct damage {
     uint64_t count;
     uint64_t last_lsn;
@@ -76,7 +78,7 @@ static void on_room(void *ctx, const struct store_room *row)
     s->types[room->type].rooms[room->class_no]++;
     rooms_birth(s, room, row->room_id, row->epoch);
     room->head = row->head;
-    room->floor = row->floor;
+    room->floor = STOA_MUTANT(RECOVER_NO_FLOOR) ? 0 : row->floor;
     room->floor_reason = (uint8_t)row_reason(row);
     room->floor_ts = row->floor_ts;
     room->touched = row->touched;
@@ -96,7 +98,8 @@ static void remember(struct shard *s, struct room *room, const struct store_reco
     if (!room->dedupe && (record->pid || dedupe_is_id(record->msg_id)))
         room->dedupe = dedupe_create(s->map_seed);
     struct dedupe_hit hit;
-    if (dedupe_is_id(record->msg_id) && !dedupe_find(room->dedupe, record->msg_id, &hit)) {
+    if (dedupe_is_id(record->msg_id) && !STOA_MUTANT(RECOVER_NO_IDS) &&
+        !dedupe_find(room->dedupe, record->msg_id, &hit)) {
         uint64_t last = record->seq + record->batch_count - 1 - record->batch_index;
         dedupe_add(room->dedupe, record->msg_id, last, record->batch_count);
     }
@@ -177,7 +180,7 @@ static void room_close(struct recovery *r, struct room *room)
         lose_retained(r->s, room);
     }
     if (room->retain) {
-        room->head = last;
+        room->head = last - (STOA_MUTANT(RECOVER_HEAD) && last > room->floor + 1);
         room->touched = max_i64(room->touched, retain_at(room->retain, last)->ts);
     }
 }

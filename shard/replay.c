@@ -12,6 +12,8 @@
  * that the disk gives back damaged is never served: the floor rises over it, reason epoch. */
 #include "shard/state.h"
 
+#include "common/mutant.h"
+
 #define PARKED_MAX 4096
 #define LIST_HEAD_MAX_BYTES (HEAD_MAX_BYTES - 1024)
 
@@ -21,12 +23,14 @@ struct resume replay_position(const struct room *room, uint64_t epoch, uint64_t 
     if (!room)
         return (struct resume){
             .missed = !beginning, .miss_from = seq, .reason = beginning ? MISS_NONE : MISS_EPOCH};
-    if (!beginning && (epoch != room->epoch || seq > room->head))
+    if (!beginning && (epoch != room->epoch || seq > room->head) && !STOA_MUTANT(EPOCH_UNCHECKED))
         return (struct resume){.base = room->floor,
                                .missed = true,
                                .miss_from = seq,
                                .miss_to = room->floor,
                                .reason = MISS_EPOCH};
+    if (seq < room->floor && STOA_MUTANT(MISS_UNTOLD))
+        return (struct resume){.base = room->floor};
     if (seq < room->floor)
         return (struct resume){.base = room->floor,
                                .missed = true,
@@ -63,7 +67,8 @@ static struct page page_begin(const struct msg_replay_req *request)
 
 static bool skipped(const struct page *page, const struct room *room, uint64_t seq)
 {
-    return page->latest && retain_superseded(room->retain, seq);
+    return (page->latest || STOA_MUTANT(CONFLATE_ALWAYS)) &&
+           retain_superseded(room->retain, seq) != STOA_MUTANT(CONFLATE_OLDEST);
 }
 
 /* Where the newest `last` events begin. */
@@ -105,7 +110,7 @@ static int page_fill(struct shard *s, struct page *page, const struct room *room
     page->reached = page->base;
     page->bytes = page->head_bytes = 0;
     uint64_t prev = page->base;
-    for (uint64_t seq = page->base + 1; seq <= room->head; seq++) {
+    for (uint64_t seq = page->base + 1 + STOA_MUTANT(PAGE_OFF_BY_ONE); seq <= room->head; seq++) {
         if (skipped(page, room, seq))
             continue;
         uint32_t size = retain_at(room->retain, seq)->size;
@@ -159,7 +164,7 @@ static bool send_page(struct shard *s, uint32_t peer, struct message *reply, str
     }
     reply_header(s, reply, room, &p);
     reply->replay.after = page.reached;
-    reply->replay.eof = page.reached == reply->replay.head;
+    reply->replay.eof = page.reached == reply->replay.head || STOA_MUTANT(EOF_EARLY);
     reply->replay.items.at = VEC_AT(&s->scratch, struct event_item);
     reply->replay.items.count = s->scratch.count;
     if (!deliver_has_credit(s, peer, message_size_bound(reply)))

@@ -9,6 +9,7 @@
 #include "shard/state.h"
 
 #include "common/hash.h"
+#include "common/mutant.h"
 #include "common/utf8.h"
 
 #define SHORT_AGE_MAX_MS (INT64_C(6) * 3600 * 1000)
@@ -192,13 +193,14 @@ void room_retain_exactly(struct shard *s, struct room *room)
     const struct retention *r = room_retention(s, room);
     uint64_t before = room->floor, expired = room->floor;
     while (r->age_ms > 0 && expired < room->head &&
-           s->clock_ms - retain_at(room->retain, expired + 1)->ts > r->age_ms)
+           s->clock_ms - retain_at(room->retain, expired + 1)->ts >
+               r->age_ms / (1 + STOA_MUTANT(TRIM_AGE)))
         expired++;
     room_floor_raise(s, room, expired, MISS_EXPIRED);
     if (r->count > 0 && room->head - room->floor > r->count)
-        room_floor_raise(s, room, room->head - r->count, MISS_EVICTED);
+        room_floor_raise(s, room, room->head - r->count + STOA_MUTANT(TRIM_COUNT), MISS_EVICTED);
     uint64_t evicted = room->floor, bytes = room->retained_bytes;
-    while (r->bytes > 0 && bytes > r->bytes)
+    while (r->bytes > 0 && bytes > r->bytes / (1 + STOA_MUTANT(TRIM_BYTES)))
         bytes -= retain_at(room->retain, ++evicted)->size;
     room_floor_raise(s, room, evicted, MISS_EVICTED);
     if (room->floor != before)
@@ -232,5 +234,5 @@ enum nack_code slot_check(struct shard *s, const struct message *m, uint16_t *sl
         return NACK_INVALID;
     if (slot_owned(s, *slot) && m->ep > s->slot_epoch[*slot])
         slot_fence(s, *slot, m->ep);
-    return slot_owned(s, *slot) ? NACK_NONE : NACK_NOTOWNER;
+    return slot_owned(s, *slot) || STOA_MUTANT(SERVE_UNOWNED) ? NACK_NONE : NACK_NOTOWNER;
 }

@@ -14,6 +14,8 @@
  * their floor_ts said is then said by the class. */
 #include "shard/state.h"
 
+#include "common/mutant.h"
+
 #define IDLE_RECORDS 1000
 #define LOOK_NS (5 * NS_PER_S)       /* between looks at the oldest ends */
 #define LOOK_AGAIN_NS (1 * NS_PER_S) /* when something went, or failed */
@@ -155,8 +157,10 @@ static size_t trim_class(struct shard *s, unsigned class_no, size_t max)
     struct trim_visit visit = {.s = s, .class_no = class_no};
     size_t first = s->turn.gone.count, trimmed = 0;
     size_t writes = s->turn.writes;
-    if (!turn_check(s, s->store->vtable->trim(s->store, class_no, s->clock_ms - window - 1, max,
-                                              on_gone, &visit, &trimmed)))
+    if (!turn_check(s, s->store->vtable->trim(s->store, class_no,
+                                              s->clock_ms -
+                                                  window / (STOA_MUTANT(TRIM_CLASS) ? 100 : 1) - 1,
+                                              max, on_gone, &visit, &trimmed)))
         return 0;
     s->turn.writes = writes + trimmed;
     for (size_t i = first; i < s->turn.gone.count; i++) {
@@ -230,7 +234,8 @@ static void forget(struct shard *s, const struct gone *gone)
 {
     struct room *room = gone->room;
     room_floor_raise(s, room, gone->upto, MISS_EXPIRED);
-    room->floor_ts = max_i64(room->floor_ts, gone->ts);
+    if (!STOA_MUTANT(FLOOR_TS_FORGOTTEN))
+        room->floor_ts = max_i64(room->floor_ts, gone->ts);
     while (room->retain && retain_first(room->retain) <= gone->upto) {
         retain_pop_oldest(room->retain);
         if (retain_count(room->retain) == 0)

@@ -332,16 +332,17 @@ static uint64_t mutant_run(const struct options *o, enum mutant mutant, struct j
                                 .count = (o->seeds + o->jobs - 1) / o->jobs,
                                 .stop_at_failure = true};
     jobs_run(work, jobs, o->jobs);
-    for (unsigned i = 0; i < o->jobs; i++) {
-        const struct failure *f = &jobs[i].shown[0];
-        if (jobs[i].failures == 0 || (killer != 0 && f->seed > killer))
-            continue;
-        killer = f->seed;
-        printf("%-28s killed by seed %llu: %.120s\n", mutant_names[mutant],
-               (unsigned long long)killer, f->why);
+    const struct failure *first = NULL;
+    for (unsigned i = 0; i < o->jobs; i++)
+        if (jobs[i].failures > 0 && (!first || jobs[i].shown[0].seed < first->seed))
+            first = &jobs[i].shown[0];
+    if (first) {
+        killer = first->seed;
+        printf("%-22s killed by seed %llu: %.120s\n", mutant_names[mutant],
+               (unsigned long long)killer, first->why);
     }
     if (killer == 0)
-        printf("%-28s SURVIVES %llu seeds (%s)\n", mutant_names[mutant],
+        printf("%-22s SURVIVES %llu seeds (%s)\n", mutant_names[mutant],
                (unsigned long long)o->seeds, mutant_texts[mutant]);
     fflush(stdout);
     return killer;
