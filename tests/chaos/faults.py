@@ -1,6 +1,7 @@
 """What goes wrong, when: a schedule made from a seed, and what carries it out.
 
-Faults come every 1 to 5 seconds and overlap, but for the rolling restart, which is alone. Kinds come from a shuffled
+Faults come every 1 to 5 seconds and overlap, but for the rolling restart, which is alone: it ends the others and
+takes the place of those that come due meanwhile. Kinds come from a shuffled
 bag, so that every kind comes up in any two minutes. `windows` says when each one had hold of the cluster.
 """
 import collections
@@ -17,7 +18,18 @@ PAUSE_S = (1.0, 5.0)
 LAST_S = {"stop": (0.1, 10.0), "cut": (0.5, 6.0), "oneway": (0.5, 6.0), "loss": (2.0, 8.0), "slow": (2.0, 8.0)}
 REST_S = 1.0  # at most, between a kill and the new start
 ALL_LOST = 1000000
-Window = collections.namedtuple("Window", "kind begin end what")
+ROLES = ("shard", "router", "gateway")
+
+
+class Window(collections.namedtuple("Window", "kind begin end what")):
+    @property
+    def row(self):
+        """Kind and role of the victim: a line of the report."""
+        return self.kind if self.kind == "roll" else f"{self.kind} {self.what['target'].split('-')[0]}"
+
+
+def rows(kinds):
+    return [row for kind in kinds for row in (["roll"] if kind == "roll" else [f"{kind} {role}" for role in ROLES])]
 
 
 def schedule(seed, seconds, kinds, names):
@@ -57,15 +69,15 @@ class Storm:
     def run(self, faults):
         began = time.monotonic()
         for at, kind, what in faults:
+            if began + at < time.monotonic():
+                continue  # it came due in a rolling restart
             self.end_faults(began + at)
             if kind == "roll":
-                # It waits for each process; the schedule goes on from there.
                 self.end_faults(None)
-                start = History.now()
                 self.cluster.wait_ready()
+                start = History.now()
                 self.cluster.roll()
                 self.note(kind, start, what)
-                began += (History.now() - start) / 1e9
             else:
                 self.begin(kind, what)
         self.end_faults(None)

@@ -119,10 +119,15 @@ class Cluster:
                 member.back()
             wait_until(f"{member.name} ready after SIGTERM", member.is_ready, 60)
 
-    def end(self):
-        """The supervisor first. SIGTERM to all at last: each must leave with 0."""
+    def leave_dead(self):
+        """Whoever ends from now on stays away: else the supervisor would start what the guardian kills."""
         self.ended.set()
-        self.supervisor.join()
+        if self.supervisor.is_alive():
+            self.supervisor.join()
+
+    def end(self):
+        """SIGTERM to all at last: each must leave with 0."""
+        self.leave_dead()
         for member in reversed(self.all):
             if member.stop(deadline=90) != 0:
                 self.problems.append(f"{member.name} ended with {member.child.returncode} at the end:\n{member.log_tail(30)}")
