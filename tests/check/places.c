@@ -268,7 +268,8 @@ static void link_places(struct history *h)
 void build_places(struct history *h)
 {
     struct claim *c = h->claims.data;
-    qsort(c, h->claims.count, sizeof *c, by_position);
+    if (h->claims.count > 0)
+        qsort(c, h->claims.count, sizeof *c, by_position);
     merge_claims(h);
     for (size_t i = 0; i < h->keys.count; i++) {
         const struct key *k = (struct key *)h->keys.data + i;
