@@ -10,6 +10,7 @@ import http.client
 
 from cluster import Process, wait_until
 
+REST_S = 1.0  # of a process that ended by itself
 ROUTER_PORT, SHARD_PORT, GATEWAY_PORT, MONITOR_PORT = 7100, 7200, 8080, 8090
 CONFIG = """cluster:
   name: chaos
@@ -103,8 +104,8 @@ class Cluster:
             for member in self.all:
                 with member.lock:
                     if member.back_at is None and member.child.poll() is not None:
-                        self.problems.append(f"{member.name} ended with {member.child.returncode}:\n{member.log_tail(30)}")
-                        member.killed(0)
+                        self.problems.append(f"{member.name} ended with {member.child.returncode}:\n{member.log_tail(12)}")
+                        member.killed(REST_S)
                     if member.back_at is not None and time.monotonic() >= member.back_at:
                         member.back()
 
