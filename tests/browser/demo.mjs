@@ -14,9 +14,16 @@ const shots = process.env.STOA_SCREENSHOTS;
 const data = mkdtempSync(path.join(tmpdir(), "stoa-demo-"));
 let passed = 0;
 const ok = (name) => { passed++; console.log(`ok   ${name}`); };
-const free_port = () => new Promise((resolve) => {
-  const server = createServer().listen(0, "127.0.0.1", () => { const { port } = server.address(); server.close(() => resolve(port)); });
+// Below the range of ports that outgoing connections get.
+const free = (port) => new Promise((resolve) => {
+  const server = createServer().once("error", () => resolve(false)).listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
 });
+const free_port = async () => {
+  for (;;) {
+    const port = 12000 + Math.floor(Math.random() * 20000);
+    if (await free(port)) return port;
+  }
+};
 
 const gateway = await free_port(), service = await free_port();
 const page_url = `http://127.0.0.1:${gateway}/?upload=${encodeURIComponent(`http://127.0.0.1:${service}`)}`;
