@@ -92,7 +92,8 @@ static void on_subscribe(struct history *h, const struct history_entry *e, uint3
 static bool miss_is_true(struct history *h, const struct history_entry *e)
 {
     const struct epoch *to = epoch_of(h, e->key, e->to.epoch);
-    if (e->to.seq > to->through_now && !to->lost_now)
+    /* Who reads nothing for long is passed by, whatever the log has. */
+    if (e->to.seq > to->through_now && !to->lost_now && e->reason != H_SLOW)
         return false;
     if (e->from.epoch == e->to.epoch || e->from.epoch == 0)
         return e->from.seq < e->to.seq;
