@@ -3,8 +3,6 @@
  * goes out again and gets another. */
 #include "client/publisher_internal.h"
 
-#include "common/mutant.h"
-
 /* ---- answers ---- */
 
 static void packed(struct publisher *p, struct publish *publish, const struct msg_pack *pack)
@@ -51,7 +49,7 @@ static void out_of_order(struct publisher *p, struct publish *publish, uint64_t 
     if (expected > publish->pseq) {
         /* The shard has taken this number, and numbers are never used twice, but it no longer
          * knows the id: stored once, and sending it under another number might store it again. */
-        lane_end(p, publish, STOA_MUTANT(ORDER_IS_ACK) ? STOA_OK : STOA_UNKNOWN);
+        lane_end(p, publish, STOA_UNKNOWN);
         return;
     }
     struct publish *from = expected > 0 ? find_numbered(l, expected) : NULL;

@@ -310,8 +310,7 @@ static void outside_chain_arrived(struct hub *hub, struct peer *p, const struct 
 /* Whether the packet continues the chain; deals with it when it does not. */
 static bool chain_continues(struct hub *hub, struct peer *p, const struct packet_header *header)
 {
-    bool current = p->state != LINK_DOWN &&
-                   (header->incarnation == p->incarnation || STOA_MUTANT(OLD_INCARNATION));
+    bool current = p->state != LINK_DOWN && header->incarnation == p->incarnation;
     if (current && (header->counter == p->received_counter + 1 ||
                     (STOA_MUTANT(COUNTER_GAP) && header->counter > p->received_counter)))
         return true;

@@ -7,7 +7,6 @@
 
 #include "common/hash.h"
 #include "common/mem.h"
-#include "common/mutant.h"
 #include "common/utf8.h"
 #include "router/router_internal.h"
 
@@ -110,8 +109,7 @@ static void reply_from_shard(struct router *r, uint32_t shard, const struct mess
     uint64_t cid;
     if (r->shards[shard].outstanding > 0)
         r->shards[shard].outstanding--;
-    if (!cid_unpack(r, p->cid, &peer, &cid) &&
-        !(STOA_MUTANT(STALE_REPLY) && hub_is_up(r->hub, peer))) {
+    if (!cid_unpack(r, p->cid, &peer, &cid)) {
         metric_add(r->replies_stale, 1);
         return;
     }

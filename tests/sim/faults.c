@@ -15,6 +15,7 @@ const char *fault_name(enum fault fault)
                                         [FAULT_FULL] = "disk full",
                                         [FAULT_IO] = "I/O error",
                                         [FAULT_CLOCK] = "clock",
+                                        [FAULT_LEAP] = "window passes",
                                         [FAULT_DRAIN] = "drain",
                                         [FAULT_EMPTY] = "disk emptied",
                                         [FAULT_RETYPE] = "retention changed"};
@@ -49,7 +50,8 @@ static void dice_load(struct world *w)
                                    : (int64_t)(30 + draw(w, 50)) * NS_PER_S;
     unsigned publishers = d->posters + d->count[LIBRARY];
     d->pace_ns = d->storm_ns * publishers / (int64_t)(20 + draw(w, 150));
-    d->payload_max = chance(w, 20) ? 300 * KIB : chance(w, 200) ? 20 * KIB : 500;
+    d->payload_max = chance(w, 200) ? 20 * KIB : 500;
+    d->fat = 60;
     d->kernel_bytes = chance(w, 500) ? 4096 : draw(w, 3) * 200;
     d->queue_factor = chance(w, 300) ? 1000 : 1;
     d->conflate = chance(w, 500) ? 400 : 0;
@@ -59,6 +61,14 @@ static void dice_load(struct world *w)
     d->purge = chance(w, 200) ? 60 : 0;
     d->retention[0] = retention_draw(w, chance(w, 400));
     d->retention[1] = retention_draw(w, true);
+    if (chance(w, 8)) { /* enough to use up a gateway's credit before its link is given up */
+        d->storm_ns = 4 * NS_PER_S;
+        d->pace_ns = d->storm_ns * publishers / 120;
+        d->payload_max = 400 * KIB;
+        d->batch = 0;
+        d->fat = 900;
+        d->jitter_ns = d->delay_ns = 20 * MS;
+    }
 }
 
 static void dice_faults(struct world *w)
@@ -66,11 +76,18 @@ static void dice_faults(struct world *w)
     struct dice *d = &w->dice;
     for (unsigned i = 0; i < FAULTS; i++)
         d->weight[i] = chance(w, 450) ? 0 : 1 + (unsigned)draw(w, 10);
-    if (!chance(w, 30))
+    if (!chance(w, 100))
         d->weight[FAULT_EMPTY] = 0;
+    if (d->weight[FAULT_EMPTY] > 0 && chance(w, 600)) { /* who lags meets another history */
+        d->queue_factor = 2000;
+        d->kernel_bytes = 0;
+    }
+    if (!chance(w, 100))
+        d->weight[FAULT_LEAP] = 0;
     if (!chance(w, 150))
         d->weight[FAULT_RETYPE] = 0;
-    if (!chance(w, 300))
+    if (!chance(w, 300) ||
+        d->weight[FAULT_LEAP] > 0) /* a publisher's clock ahead of that: a limit */
         d->weight[FAULT_CLOCK] = 0;
     d->fault_ns = chance(w, 50) ? 3600 * NS_PER_S : d->storm_ns / (int64_t)(2 + draw(w, 25));
     if (chance(w, 200)) {
@@ -160,6 +177,28 @@ static void clock_fault(struct world *w)
     }
 }
 
+/* All of an hour passes on the shards' clocks while a publisher waits for answers that do not come:
+ * what it sends again then is older than what is remembered. */
+static void leap_fire(struct event *e)
+{
+    struct world *w = OWNER_OF(e, struct world, leap);
+    w->leap_ns = w->now_ns;
+    for (unsigned i = 0; i < w->dice.count[SHARD]; i++)
+        w->disks[i].process->wall_ms += 4000000;
+}
+
+static void leap(struct world *w)
+{
+    struct process *p = world_process(w, LIBRARY, (unsigned)draw(w, w->dice.count[LIBRARY]));
+    if (!p || heap_has(&w->leap.node))
+        return;
+    for (unsigned i = 0; i < p->n_conns; i++) {
+        net_cut(&p->conns[i]->to_dialer, 6 * NS_PER_S);
+        event_set(w, &p->conns[i]->heal, 3 * NS_PER_S);
+    }
+    event_set(w, &w->leap, draw_ns(w, NS_PER_S));
+}
+
 static void retype(struct world *w)
 {
     struct retention *r = &w->dice.retention[draw(w, TYPES_COUNT)];
@@ -241,6 +280,9 @@ static void fault_do(struct world *w, enum fault fault)
     case FAULT_CLOCK:
         clock_fault(w);
         break;
+    case FAULT_LEAP:
+        leap(w);
+        break;
     case FAULT_RETYPE:
         retype(w);
         break;
@@ -280,6 +322,7 @@ void faults_begin(struct world *w)
         if (chance(w, 50))
             w->processes[i].ppm = (int64_t)draw(w, 100001) - 50000;
     w->fault.fire = storm_fire;
+    w->leap.fire = leap_fire;
     event_set(w, &w->fault, draw_ns(w, w->dice.fault_ns));
 }
 

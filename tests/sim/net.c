@@ -43,6 +43,25 @@ static void pipe_clear(struct pipe *p)
     event_stop(p->conn->world, &p->arrival);
 }
 
+/* What had reached the other side before a reset is still read there. */
+static void pipe_reset(struct pipe *p)
+{
+    struct world *w = p->conn->world;
+    unsigned keep = chance(w, 500) ? (unsigned)draw(w, p->count + 1) : 0;
+    struct parcel **at = &p->first;
+    for (unsigned i = 0; i < keep; i++)
+        at = &(*at)->next;
+    while (*at) {
+        struct parcel *gone = *at;
+        *at = gone->next;
+        buf_unref(gone->bytes);
+        mem_free(gone);
+        p->count--;
+    }
+    if (!p->first)
+        event_stop(w, &p->arrival);
+}
+
 static void pipe_insert(struct pipe *p, const void *packet, size_t size, int64_t at_ns)
 {
     struct parcel *parcel = mem_alloc(sizeof *parcel);
@@ -239,8 +258,8 @@ void net_reset(struct conn *c, int64_t again_ns)
 {
     struct world *w = c->world;
     TRACE(w, "reset %s - %s", c->dialer->name, c->listener->name);
-    pipe_clear(&c->to_listener);
-    pipe_clear(&c->to_dialer);
+    pipe_reset(&c->to_listener);
+    pipe_reset(&c->to_dialer);
     c->connected = c->dead = false;
     event_set(w, &c->change, again_ns);
     conn_tell(c);
@@ -253,7 +272,6 @@ static void conn_open(struct conn *c)
         c->accepted = 0;
     c->connected = true;
     c->dead = false;
-    c->to_listener.last_ns = c->to_dialer.last_ns = 0;
     conn_tell(c);
 }
 

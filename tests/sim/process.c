@@ -252,6 +252,7 @@ void process_pause(struct process *p, int64_t ns)
         return;
     TRACE(p->world, "%s is stopped for %lld ms", p->name, (long long)(ns / MS));
     p->paused = true;
+    p->world->long_pause |= ns > 20 * NS_PER_S;
     p->world->counters->pauses++;
     event_set(p->world, &p->resume, ns);
 }

@@ -6,6 +6,7 @@
 #include "common/json.h"
 
 #define ACT_NS (700 * MS)
+#define SLOW_NS (CONN_LAG_MAX_MS * 9 / 10 * MS) /* by the fastest clock that a gateway may have */
 
 static void reader_soon(struct reader *r, int64_t mean_ns)
 {
@@ -116,6 +117,9 @@ static void reader_connect(struct reader *r)
         return;
     r->open = true;
     r->leaving = 0;
+    if (r->dialect == READER_RAW)
+        memset(r->held, 0, sizeof r->held);
+    r->from_now = false;
     struct http_request request = request_make(HTTP_M_GET, "/stoa", "");
     if (r->dialect == READER_V1) {
         request_header(&request, "Sec-WebSocket-Protocol", "stoa.v1");
@@ -134,6 +138,7 @@ static void reader_connect(struct reader *r)
         beginning_query(&b, &query);
     }
     request.upgrade = r->dialect == READER_RAW;
+    r->from_now = b.start == H_NONE;
     request.query = strbuf_slice(&query);
     subscribe_note(r, key, &b);
     (void)socket_request(&r->socket, gateway, &request);
@@ -142,10 +147,22 @@ static void reader_connect(struct reader *r)
 
 /* ---- hearing ---- */
 
-static void hear(struct reader *r, unsigned key, const struct position *id, struct slice payload)
+static void hold(struct reader *r, unsigned key, struct position pos)
 {
-    if (truth_deliver(r->world, r->who, key, id, payload, r->greedy >> key & 1))
-        r->greedy &= ~(1u << key);
+    r->held[key] = (struct position_held){.pos = pos, .known = true};
+}
+
+static void hear(struct reader *r, unsigned key, struct position id, struct slice payload)
+{
+    if (!truth_deliver(r->world, r->who, key, &id, payload, r->greedy >> key & 1))
+        return;
+    r->greedy &= ~(1u << key);
+    if (r->from_now && !truth_follows(r->world, key, r->opened, id))
+        world_fail(r->world, "reader-%u was answered, and then missed what was published",
+                   r->index);
+    r->from_now = false;
+    if (r->dialect == READER_RAW)
+        hold(r, key, id);
 }
 
 static void reader_over(struct reader *r)
@@ -157,14 +174,11 @@ static void reader_over(struct reader *r)
     reader_soon(r, ACT_NS / 2);
 }
 
-static void hold(struct reader *r, unsigned key, struct position pos)
-{
-    r->held[key] = (struct position_held){.pos = pos, .known = true};
-}
-
 static void on_opened(struct socket *s)
 {
     struct reader *r = OWNER_OF(s, struct reader, socket);
+    if (r->from_now)
+        r->opened = truth_end(r->world, only_key(r));
     for (unsigned key = 0; r->dialect == READER_V1 && key < r->world->dice.keys; key++)
         if (r->keys >> key & 1)
             subscribe_say(r, key);
@@ -190,6 +204,18 @@ static void on_closed(struct socket *s, unsigned code)
     reader_over(r);
 }
 
+/* "slow" may be said to who has read nothing for long, though the log still has it all. */
+static void verdict(struct reader *r, unsigned key, const struct verdict *v)
+{
+    struct world *w = r->world;
+    if (v->status == H_MISSED)
+        r->from_now = false;
+    if (v->status == H_MISSED && v->reason == H_SLOW && !r->slow && !w->long_pause &&
+        truth_floor(w, key, truth_log(w, key, v->to.epoch)) < v->to.seq)
+        world_fail(w, "reader-%u is called slow", r->index);
+    truth_verdict(w, r->who, key, v);
+}
+
 static void v1_verdict(struct reader *r, unsigned key, struct slice text)
 {
     struct verdict v = {0};
@@ -209,7 +235,7 @@ static void v1_verdict(struct reader *r, unsigned key, struct slice text)
         world_fail(r->world, "a verdict that cannot be read: %.*s", SLICE_FMT(text));
         return;
     }
-    truth_verdict(r->world, r->who, key, &v);
+    verdict(r, key, &v);
     if (v.status == H_LIVE)
         hold(r, key, head);
     else if (v.status == H_MISSED)
@@ -218,14 +244,14 @@ static void v1_verdict(struct reader *r, unsigned key, struct slice text)
 
 static void v1_event(struct reader *r, unsigned key, struct slice text)
 {
-    struct position pos;
+    struct position pos = {0};
     struct slice data = json_get(text, "data").raw;
     bool has_id = json_get(text, "id").type == JSON_STRING;
     if (has_id && !json_id(text, "id", &pos)) {
         world_fail(r->world, "an event with a bad id: %.*s", SLICE_FMT(text));
         return;
     }
-    hear(r, key, has_id ? &pos : NULL, data);
+    hear(r, key, has_id ? pos : (struct position){0}, data);
     if (has_id)
         hold(r, key, pos);
 }
@@ -275,7 +301,7 @@ static void on_frame(struct socket *s, struct slice payload)
     if (r->dialect == READER_V1)
         on_v1(r, payload);
     else
-        hear(r, only_key(r), NULL, payload);
+        hear(r, only_key(r), (struct position){.epoch = r->held[only_key(r)].pos.epoch}, payload);
 }
 
 /* One event of an event stream. */
@@ -302,9 +328,9 @@ static void on_stream(struct socket *s, struct slice text)
         struct verdict v = {0};
         if (!truth_missed(data, &v) || v.to.epoch != pos.epoch || v.to.seq != pos.seq)
             world_fail(r->world, "a miss that cannot be read: %.*s", SLICE_FMT(data));
-        truth_verdict(r->world, r->who, key, &v);
+        verdict(r, key, &v);
     } else if (data.size > 0) {
-        hear(r, key, has_id ? &pos : NULL, data);
+        hear(r, key, has_id ? pos : (struct position){0}, data);
     } else if (has_id) {
         truth_verdict(r->world, r->who, key, &(struct verdict){.status = H_LIVE, .head = &pos});
     }
@@ -346,13 +372,16 @@ static void reader_act(struct event *e)
             memset(r->held, 0, sizeof r->held);
         reader_connect(r);
     } else if (r->socket.stalled) {
-        if (!w->storm || chance(w, 300))
+        if (!w->storm || chance(w, r->stubborn ? 10 : 300)) {
+            r->slow = w->now_ns - r->stalled_ns > SLOW_NS;
             socket_unstall(&r->socket);
+        }
     } else if (w->storm && chance(w, 120)) {
         socket_leave(&r->socket);
         reader_over(r);
     } else if (w->storm && chance(w, 150) && r->socket.id != 0) {
         r->socket.stalled = true;
+        r->stalled_ns = w->now_ns;
         event_stop(w, &r->socket.read);
     } else if (r->dialect == READER_V1) {
         v1_act(r);
@@ -371,6 +400,7 @@ void readers_add(struct world *w)
         r->world = r->socket.world = w;
         r->socket.handler = &handler;
         r->socket.lag_ns = chance(w, 200) ? 300 * MS : 2 * MS;
+        r->stubborn = chance(w, 200);
         r->index = i;
         r->who = history_name(w->history, slice_text(name));
         r->dialect = (int)draw(w, 4) % 3;

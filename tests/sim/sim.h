@@ -7,8 +7,8 @@
  *   process.c  processes: start, turn, crash, clock   posters.c  publishers over HTTP and stoa.v1
  *   net.c      connections and their faults           library.c  publishers with libstoa
  *   disk.c     disks with crashes around commits      intruder.c valid messages in the wrong place
- *   socket.c   clients' connections to gateways       truth.c    what is durable; own checks
- *                                                     final.c    the log as it is read at the end
+ *   socket.c   clients' connections to gateways       visitors.c requests to every route, good and
+ * bad truth.c    what is durable; own checks            final.c    the log as it is read at the end
  *
  * Time is one heap of events; whatever happens at once happens in the order of the heap, which is a
  * function of the run so far. Processes turn a drawn time after their input, so that inputs of one
@@ -44,6 +44,7 @@
 #define CONNS_MAX 48
 #define READERS_MAX 10
 #define POSTERS_MAX 6
+#define VISITORS_MAX 3
 #define PARTS_MAX 4
 #define CONFLATES 3
 #define TYPES_COUNT 2
@@ -74,6 +75,7 @@ enum fault {
     FAULT_FULL,
     FAULT_IO,
     FAULT_CLOCK,
+    FAULT_LEAP,
     FAULT_DRAIN,
     FAULT_EMPTY,
     FAULT_RETYPE,
@@ -93,6 +95,7 @@ struct dice {
     int64_t fault_ns; /* mean time between faults */
     struct retention retention[TYPES_COUNT];
     size_t payload_max;
+    unsigned fat;        /* of 1000 payloads that are of any size up to payload_max */
     size_t kernel_bytes; /* what a client's socket takes before bytes count as queued */
     size_t queue_factor; /* a queued byte counts as so many: small worlds, long queues */
     unsigned conflate, ephemeral, batch, idempotent, purge; /* of 1000 publishes */
@@ -231,7 +234,8 @@ struct msg {
     bool forgotten;        /* its record is gone, and with it the memory of its id */
     uint32_t who;
     uint16_t stored;
-    uint64_t epoch, last; /* where it is stored */
+    uint64_t epoch, last;           /* where it is stored */
+    uint64_t lost_epoch, lost_last; /* and where it was, on a disk that is no more */
     uint64_t acked_epoch, acked_seq;
     unsigned tries;
     int64_t first_ns;
@@ -279,9 +283,14 @@ struct reader {
     unsigned keys; /* bits; raw and SSE: one */
     bool open;
     struct position_held held[KEYS_MAX];
-    unsigned subscribed; /* bits: a subscribe is in the history and not closed */
-    unsigned leaving;    /* bits: unsub is said */
-    unsigned greedy;     /* bits: has asked for all and got nothing yet */
+    unsigned subscribed;    /* bits: a subscribe is in the history and not closed */
+    unsigned leaving;       /* bits: unsub is said */
+    bool stubborn;          /* reads nothing for long */
+    int64_t stalled_ns;     /* since when */
+    bool slow;              /* has been so for as long as a gateway bears */
+    struct position opened; /* raw and SSE from now on: the log's end when "now" began */
+    bool from_now;
+    unsigned greedy; /* bits: has asked for all and got nothing yet */
 };
 
 struct poster {
@@ -301,6 +310,18 @@ struct library {
     struct world *world;
     uint32_t who;
     uint64_t pseq[KEYS_MAX];
+};
+
+struct ask;
+struct visitor {
+    struct event act;
+    struct socket socket;
+    struct world *world;
+    struct rng rng;
+    bool talks; /* says frames, else asks */
+    bool open;
+    int64_t until_ns;        /* a stream is left then */
+    const struct ask *asked; /* last */
 };
 
 struct orphan {
@@ -337,11 +358,13 @@ struct world {
     struct disk disks[SHARDS_MAX];
     struct reader readers[READERS_MAX];
     struct poster posters[POSTERS_MAX];
+    struct visitor visitors[VISITORS_MAX];
     struct library libraries[LIBRARIES_MAX];
     struct list sockets;
     uint64_t last_socket;
     struct vec orphans; /* struct orphan: the gateway has still to hear that they are gone */
-    struct event fault;
+    struct event fault, leap;
+    bool long_pause; /* of a process: every reader may look slow */
     int64_t leap_ns; /* when a shard's clock last passed a window of ids at once; -1: never */
     struct truth truth;
     struct history *history;
@@ -423,7 +446,10 @@ struct process *gateway_pick(struct world *w); /* NULL: none is up */
 struct http_request request_make(enum http_method method, const char *path, const char *query);
 void request_header(struct http_request *r, const char *name, const char *value);
 
-/* readers.c, posters.c, library.c, intruder.c */
+/* readers.c, posters.c, visitors.c, library.c, intruder.c */
+void visitors_add(struct world *w);
+void visitors_check(struct world *w);
+void visitors_free(struct world *w);
 void readers_add(struct world *w);
 void readers_free(struct world *w);
 void posters_add(struct world *w);
@@ -468,9 +494,13 @@ struct verdict {
 void truth_verdict(struct world *w, uint32_t who, unsigned key, const struct verdict *v);
 /* A verdict from the JSON of a `missed`; false: it is none. */
 bool truth_missed(struct slice json, struct verdict *v);
-/* True: it was a stored event. */
-bool truth_deliver(struct world *w, uint32_t who, unsigned key, const struct position *id,
+/* `id` has no seq where the dialect tells none, and the epoch of what came before. True: it was a
+ * stored event, and this is its id. */
+bool truth_deliver(struct world *w, uint32_t who, unsigned key, struct position *id,
                    struct slice payload, bool first_of_all);
+struct position truth_end(struct world *w, unsigned key); /* of the log, as it is on the disk */
+/* Whether a reader that began at `end` may get `id` first. */
+bool truth_follows(struct world *w, unsigned key, struct position end, struct position id);
 void truth_allow_all(struct world *w);
 void truth_close(struct world *w, uint32_t who, unsigned key); /* KEYS_MAX: all */
 void truth_entry(struct world *w, enum history_op op, uint32_t who);

@@ -76,7 +76,8 @@ void truth_payload(struct world *w, uint32_t number, unsigned part, struct strbu
     strbuf_printf(out, "{\"m\":%u,\"p\":%u", number, part);
     /* the size is a function of the message: every try sends the same bytes */
     uint64_t hash = hash_bytes(&number, sizeof number, w->seed + part);
-    size_t pad = hash % 16 == 0 ? (hash >> 8) % (w->dice.payload_max + 1) : (hash >> 8) % 40;
+    size_t pad =
+        hash % 1000 < w->dice.fat ? (hash >> 8) % (w->dice.payload_max + 1) : (hash >> 8) % 40;
     strbuf_put_text(out, ",\"x\":\"");
     memset(strbuf_reserve(out, pad), 'x', pad);
     strbuf_commit(out, pad);
@@ -299,8 +300,11 @@ static void stored(struct world *w, struct disk *d, struct fact *f)
         return;
     }
     struct epoch_log *before = m->stored ? truth_log(w, m->key, m->epoch) : NULL;
-    if (before && before->lost)
+    if (before && before->lost) {
+        m->lost_epoch = m->stored == m->parts ? m->epoch : 0;
+        m->lost_last = m->last;
         m->stored = 0;
+    }
     if (f->part != m->stored && m->forgotten && m->by_request)
         w->excused = true; /* a request does not say when its publish was first tried */
     else if (f->part != m->stored)
@@ -416,41 +420,71 @@ void truth_verdict(struct world *w, uint32_t who, unsigned key, const struct ver
                                     .reason = v->reason});
 }
 
-bool truth_deliver(struct world *w, uint32_t who, unsigned key, const struct position *id,
+/* The place of an event whose dialect tells no id; (0,0): it has none. */
+static struct position place_of(const struct msg *m, unsigned part, uint64_t epoch)
+{
+    if (m->lost_epoch != 0 && m->lost_epoch == epoch)
+        return (struct position){m->lost_epoch, m->lost_last + 1 - m->parts + part};
+    if (m->ephemeral || part >= m->stored)
+        return (struct position){0};
+    return (struct position){m->epoch, m->last + 1 - m->stored + part};
+}
+
+static void deliver_check(struct world *w, uint32_t number, unsigned part, struct position id)
+{
+    const struct msg *m = truth_msg(w, number);
+    struct epoch_log *log = truth_log(w, m->key, id.epoch);
+    if (id.seq == 0 && m->ephemeral)
+        return;
+    if (!log || id.seq == 0 || id.seq > log->facts.count)
+        world_fail(w, "message %u is delivered before it is on a disk", number);
+    else if (fact_at(log, id.seq)->msg != number || fact_at(log, id.seq)->part != part)
+        world_fail(w, "message %u is delivered at seq %llu, where another stands", number,
+                   (unsigned long long)id.seq);
+}
+
+bool truth_deliver(struct world *w, uint32_t who, unsigned key, struct position *id,
                    struct slice payload, bool first_of_all)
 {
     uint32_t number = 0;
     unsigned part = 0;
     w->counters->deliveries++;
-    if (!truth_parse(payload, &number, &part) || number == 0 || number > w->truth.msgs.count) {
-        world_fail(w, "somebody reads what nobody published");
+    if (!truth_parse(payload, &number, &part) || number == 0 || number > w->truth.msgs.count ||
+        truth_msg(w, number)->key != key) {
+        world_fail(w, "somebody reads what nobody published there");
         return false;
     }
-    const struct msg *m = truth_msg(w, number);
-    struct position found;
-    if (!id && !m->ephemeral && part < m->stored) { /* raw tells no id; we know it */
-        found = (struct position){m->epoch, m->last + 1 - m->stored + part};
-        id = &found;
-    }
-    struct epoch_log *log = id ? truth_log(w, key, id->epoch) : NULL;
-    if (m->key != key)
-        world_fail(w, "message %u is delivered under another key", number);
-    else if (id && (!log || id->seq > log->facts.count))
-        world_fail(w, "message %u is delivered before it is on a disk", number);
-    else if (!id && !m->ephemeral && part >= m->stored)
-        world_fail(w, "message %u is delivered before it is on a disk", number);
-    else if (id && (fact_at(log, id->seq)->msg != number || fact_at(log, id->seq)->part != part))
-        world_fail(w, "message %u is delivered at seq %llu, where another stands", number,
-                   (unsigned long long)id->seq);
-    else if (id && first_of_all) /* nobody is told of what it could not get */
-        truth_allow(w, key, log, id->seq - 1);
+    if (id->seq == 0)
+        *id = place_of(truth_msg(w, number), part, id->epoch);
+    deliver_check(w, number, part, *id);
+    if (id->seq > 0 && first_of_all && !w->failed) /* nobody is told of what it could not get */
+        truth_allow(w, key, truth_log(w, key, id->epoch), id->seq - 1);
     entry(w, (struct history_entry){.op = H_DELIVER,
                                     .who = who,
                                     .key = label_of(w, key),
-                                    .has_id = id != NULL,
-                                    .id = id ? *id : (struct position){0},
+                                    .has_id = id->seq > 0,
+                                    .id = *id,
                                     .msg = number});
-    return id != NULL;
+    return id->seq > 0;
+}
+
+struct position truth_end(struct world *w, unsigned key)
+{
+    const struct vec *logs = &w->truth.keys[key].logs;
+    if (logs->count == 0)
+        return (struct position){0};
+    const struct epoch_log *log = VEC_AT(logs, struct epoch_log *)[logs->count - 1];
+    return (struct position){log->epoch, log->facts.count};
+}
+
+bool truth_follows(struct world *w, unsigned key, struct position end, struct position id)
+{
+    const struct epoch_log *log = truth_log(w, key, id.epoch);
+    uint64_t seq = end.epoch == id.epoch ? end.seq + 1 : 1;
+    for (; log && seq < id.seq; seq++)
+        if (fact_at(log, seq)->conflate == 0) /* else it may have caught up meanwhile */
+            return false;
+    return true;
 }
 
 void truth_close(struct world *w, uint32_t who, unsigned key)

@@ -102,6 +102,7 @@ static void world_free(struct world *w)
             process_crash(&w->processes[i], "the end");
     readers_free(w);
     posters_free(w);
+    visitors_free(w);
     net_free(w);
     for (unsigned i = 0; i < w->dice.count[SHARD]; i++)
         disk_destroy(&w->disks[i]);
@@ -137,6 +138,7 @@ static void world_begin(struct world *w)
         process_start(&w->processes[i]);
     readers_add(w);
     posters_add(w);
+    visitors_add(w);
     faults_begin(w);
 }
 
@@ -162,6 +164,8 @@ void world_run(uint64_t seed, bool verbose, struct history *history, struct metr
         truth_allow_all(w);
         truth_entry(w, H_DEADLINE, 0);
     }
+    if (!w->failed && !w->excused)
+        visitors_check(w);
     if (!w->failed && !w->excused)
         final_check(w);
     counters->excused += w->excused;
