@@ -80,7 +80,7 @@ static void listen_to(struct answer *a, struct strbuf *changed, struct strbuf *r
         close(fd);
     struct slice rest = strbuf_slice(&text);
     const uint8_t *newline;
-    while (!a->heard && (newline = memchr(rest.data, '\n', rest.size)) != NULL) {
+    while (!a->heard && rest.size > 0 && (newline = memchr(rest.data, '\n', rest.size)) != NULL) {
         struct slice line = slice_of(rest.data, (size_t)(newline - rest.data));
         rest = slice_of(newline + 1, rest.size - line.size - 1);
         if (memmem(line.data, line.size, ".reload", 7) == NULL)
