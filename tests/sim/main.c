@@ -91,18 +91,27 @@ static void seed_time_limit(void)
     setrlimit(RLIMIT_CPU, &(struct rlimit){limit, RLIM_INFINITY});
 }
 
+/* Answers tell counts, so every run begins to count anew. */
+static void world_once(struct bench *b, uint64_t seed, bool verbose, struct counters *counters,
+                       struct run *run)
+{
+    metrics_destroy(&b->metrics);
+    b->metrics = metrics_create();
+    world_run(seed, verbose, b->history, b->metrics, counters, run);
+}
+
 static void seed_run(struct bench *b, struct job *job, uint64_t seed, bool verbose, bool twice)
 {
     struct run run, again;
     job->seed = seed;
     seed_time_limit();
-    world_run(seed, verbose, b->history, b->metrics, &job->counters, &run);
+    world_once(b, seed, verbose, &job->counters, &run);
     if (run.failed)
         note_failure(job, seed, run.why);
     if (!run.failed && buf_alive() != 0)
         note_failure(job, seed, "packets are never freed");
     if (twice && !run.failed) {
-        world_run(seed, false, b->history, b->metrics, &job->counters, &again);
+        world_once(b, seed, false, &job->counters, &again);
         if (again.failed || again.trace != run.trace)
             note_failure(job, seed, "the same seed is another run");
     }
