@@ -85,9 +85,7 @@ static void set_options(struct dialer *d)
     set_int(zmq, ZMQ_LINGER, 0);
     set_int(zmq, ZMQ_SNDHWM, LINK_HWM_PACKETS);
     set_int(zmq, ZMQ_RCVHWM, LINK_HWM_PACKETS);
-    set_int(zmq, ZMQ_HEARTBEAT_IVL, LINK_HEARTBEAT_MS);
-    set_int(zmq, ZMQ_HEARTBEAT_TIMEOUT, LINK_DEAD_MS);
-    set_int(zmq, ZMQ_HEARTBEAT_TTL, LINK_DEAD_MS);
+    set_int(zmq, ZMQ_TCP_MAXRT, LINK_DEAD_MS); /* no heartbeats of ZeroMQ's: see link_socket.c */
     set_int(zmq, ZMQ_HANDSHAKE_IVL, HANDSHAKE_TIMEOUT_MS);
     set_int(zmq, ZMQ_TCP_KEEPALIVE, 1);
     set_int(zmq, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S);

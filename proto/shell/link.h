@@ -1,11 +1,11 @@
 /* SHELL. ZeroMQ under a hub: the only file with zmq.h and czmq.h beside the programs' mains.
  *
  * A dialer is one DEALER to one endpoint, watched by a socket monitor; a listener is one ROUTER
- * with ROUTER_MANDATORY and HANDOVER. Every socket has IMMEDIATE, LINGER 0, MAXMSGSIZE, heartbeats
- * and small high-water marks; every send is DONTWAIT. The ZMQ_FD of each socket is watched by
- * libev, and re-checked before every sleep (it is edge-triggered, and our own sends eat edges).
- * Packets are drained in bounded portions. CURVE on tcp when keys are given; ipc is guarded by the
- * mode of its directory. */
+ * with ROUTER_MANDATORY and HANDOVER. Every socket has IMMEDIATE, LINGER 0, MAXMSGSIZE, a
+ * bound on unacknowledged TCP data and small high-water marks; every send is DONTWAIT. The ZMQ_FD
+ * of each socket is watched by libev, and re-checked before every sleep (it is edge-triggered, and
+ * our own sends eat edges). Packets are drained in bounded portions. CURVE on tcp when keys are
+ * given; ipc is guarded by the mode of its directory. */
 #ifndef STOA_PROTO_SHELL_LINK_H
 #define STOA_PROTO_SHELL_LINK_H
 
