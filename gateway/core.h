@@ -147,6 +147,7 @@ struct subscription {
     uint8_t start;       /* enum start_kind */
     bool fresh;          /* nothing was told yet */
     bool lagged;         /* a gap found now is its own fault */
+    bool astray;         /* holds what the room has lost, and was not told */
     bool pinned;         /* START_LIVE, and `pos` is where it begins */
     bool whole;          /* catches up by every event */
 };

@@ -140,11 +140,13 @@ void room_kick(struct gateway *g, struct room *room)
     }
 }
 
-/* The shard's idea of the head, against ours. */
+/* The shard's idea of the head, against ours. What the shard says follows what it has delivered, so
+ * a head below ours means that its disk has gone back in time. */
 static void room_compare(struct gateway *g, struct room *room, struct position head)
 {
-    bool behind = head.epoch != room->epoch || head.seq > room->last;
-    if (behind)
+    if (STOA_MUTANT(BACKWARDS_UNSEEN) && head.epoch == room->epoch && head.seq < room->last)
+        return;
+    if (!position_equal(head, room_position(room)))
         room_repair(g, room);
 }
 
@@ -256,7 +258,8 @@ void room_on_deliver(struct gateway *g, uint32_t peer, const struct message *m, 
         }
 }
 
-/* The room jumps over a gap: everybody live is told, in order behind what was delivered. */
+/* The room jumps over a gap: everybody live is told, in order behind what was delivered. Within one
+ * epoch MISS_EPOCH says that events were lost that had been given out: who holds them is astray. */
 static void room_jump(struct gateway *g, struct room *room, const struct miss *miss,
                       struct position head)
 {
@@ -267,7 +270,9 @@ static void room_jump(struct gateway *g, struct room *room, const struct miss *m
     LIST_EACH(cursor, after, &room->subs)
     {
         struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
-        bool ahead = sub->pos.epoch == miss->to.epoch && sub->pos.seq >= miss->to.seq;
+        bool same = sub->pos.epoch == miss->to.epoch;
+        sub->astray = same && miss->reason == MISS_EPOCH && sub->pos.seq > head.seq;
+        bool ahead = same && sub->pos.seq >= miss->to.seq && !sub->astray;
         if (sub->state != SUBS_LIVE || ahead)
             continue;
         struct miss own = {.from = sub->pos, .to = miss->to, .reason = miss->reason};

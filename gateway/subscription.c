@@ -130,7 +130,7 @@ static bool reaches_live(const struct subscription *sub)
     /* A room of another epoch either has not heard of its first event, or has lost its history. */
     if (STOA_MUTANT(UNBORN_IS_LIVE) && room->epoch == 0)
         return !sub->fresh;
-    return !sub->fresh && sub->pos.epoch == room->epoch &&
+    return !sub->fresh && !sub->astray && sub->pos.epoch == room->epoch &&
            (sub->pos.seq >= room->flushed || STOA_MUTANT(LIVE_EARLY));
 }
 
@@ -159,7 +159,7 @@ bool subscription_miss(struct gateway *g, struct subscription *sub, struct miss 
     if (sub->lagged && (miss.reason == MISS_EXPIRED || miss.reason == MISS_EVICTED))
         miss.reason = MISS_SLOW;
     metric_add(g->m.missed[miss.reason], 1);
-    sub->fresh = false;
+    sub->fresh = sub->astray = false;
     sub->pos = miss.to;
     return sub->session->dialect->tell(g, sub, SUB_MISSED, &miss, head);
 }
@@ -187,6 +187,7 @@ void subscription_page(struct gateway *g, struct subscription *sub, const struct
     if (!page_begin(g, sub, m))
         return;
     sub->last = 0;
+    sub->astray = false;
     if (packs->count > 0)
         packs_write(g, packs, s, 0);
     sub->pos = (struct position){m->replay.room_epoch, m->replay.after};

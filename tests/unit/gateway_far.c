@@ -645,6 +645,16 @@ void room_reborn(const char *key, uint64_t epoch)
     room->head = room->floor = 0;
 }
 
+void room_roll_back(const char *key, uint64_t head)
+{
+    struct fake_room *room = room_of(key);
+    for (; room->head > head; room->head--) {
+        mem_free(room->events[room->head - 1].payload);
+        mem_free(room->events[room->head - 1].conflate);
+        room->events[room->head - 1] = (struct stored){0};
+    }
+}
+
 void room_publish_bytes(const char *key, const void *payload, size_t size, uint32_t flags)
 {
     struct fake_room *room = room_of(key);

@@ -75,6 +75,7 @@ void room_append(const char *key, const char *payload);
 void room_append_bytes(const char *key, const void *payload, size_t size);
 void room_trim(const char *key, uint64_t floor, enum miss_reason reason);
 void room_reborn(const char *key, uint64_t epoch);
+void room_roll_back(const char *key, uint64_t head); /* as if its disk had been put back in time */
 void room_conflate(const char *key, const char *value, const char *payload);
 /* Publishes through the cluster: stored and delivered. */
 void room_publish(const char *key, const char *payload);

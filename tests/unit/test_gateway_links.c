@@ -280,6 +280,33 @@ START_TEST(test_listings)
 }
 END_TEST
 
+/* An old copy of the disk: what was given out since is no longer there, and its ids will be given
+ * out again. Who is at the room's end must not wait for them in silence. */
+START_TEST(test_disk_put_back)
+{
+    struct client *v1 = open_v1(1);
+    say(1, "{\"sub\":\"k\"}");
+    struct client *raw = open_raw(2, "/events?key=k");
+    room_publish("k", "1");
+    room_publish("k", "2");
+    room_publish("k", "3");
+    shard_down();
+    room_roll_back("k", 1);
+    shard_up(true);
+    pass_ms(1000);
+    room_publish("k", "4");
+    bool missed = false, fresh = false;
+    for (const char *text; *(text = frame(v1)) != '\0';) {
+        missed |=
+            strstr(text, "{\"from\":\"100-3\",\"to\":\"100-0\",\"reason\":\"epoch\"}") != NULL;
+        fresh |= strstr(text, "\"id\":\"100-2\"") && strstr(text, "\"data\":4");
+    }
+    ck_assert(missed);
+    ck_assert(fresh);
+    ck_assert_uint_eq(raw->code, 4010);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("links");
@@ -296,6 +323,7 @@ int main(void)
     tcase_add_test(tc, test_credit);
     tcase_add_test(tc, test_drain);
     tcase_add_test(tc, test_listings);
+    tcase_add_test(tc, test_disk_put_back);
     Suite *suite = suite_create("gateway links");
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
