@@ -203,8 +203,77 @@ void disk_create(struct disk *d, struct process *p)
         .base = {.vtable = &vtable}, .inner = store_mem_create(), .process = p, .fresh = true};
 }
 
+/* ---- copies ---- */
+
+static void copy_slot(void *ctx, const struct store_slot *slot)
+{
+    struct store *to = ctx;
+    STOA_ASSERT(to->vtable->put_slots(to, slot, 1) == ERR_OK);
+}
+
+static void copy_room(void *ctx, const struct store_room *room)
+{
+    struct store *to = ctx;
+    STOA_ASSERT(to->vtable->put_room(to, room) == ERR_OK);
+}
+
+static void copy_record(void *ctx, unsigned class_no, const struct store_record *record)
+{
+    struct store *to = ctx;
+    STOA_ASSERT(to->vtable->append(to, class_no, record) == ERR_OK);
+}
+
+static void copy_damaged(void *ctx, unsigned class_no, uint64_t lsn)
+{
+    (void)ctx, (void)class_no, (void)lsn;
+    STOA_ASSERT(false);
+}
+
+static struct store *store_copy(struct store *from)
+{
+    static const char *const metas[] = {"granted", "trim_ts.0", "trim_ts.1", "next_lsn"};
+    struct store *to = store_mem_create();
+    const struct store_visitor visitor = {.ctx = to,
+                                          .slot = copy_slot,
+                                          .room = copy_room,
+                                          .record = copy_record,
+                                          .damaged = copy_damaged};
+    STOA_ASSERT(to->vtable->begin(to) == ERR_OK && from->vtable->scan(from, &visitor) == ERR_OK);
+    for (size_t i = 0; i < sizeof metas / sizeof *metas; i++) {
+        uint64_t value;
+        if (from->vtable->get_meta(from, metas[i], &value) == ERR_OK)
+            STOA_ASSERT(to->vtable->put_meta(to, metas[i], value) == ERR_OK);
+    }
+    STOA_ASSERT(to->vtable->commit(to) == ERR_OK);
+    return to;
+}
+
+static void copy_drop(struct disk *d)
+{
+    if (d->old)
+        store_mem_destroy(&d->old);
+}
+
+void disk_keep(struct disk *d)
+{
+    copy_drop(d);
+    d->old = store_copy(d->inner);
+    d->old_lsn = d->by_lsn.count;
+    truth_kept(d);
+}
+
+void disk_put_back(struct disk *d)
+{
+    STOA_ASSERT(!d->process->up && d->old);
+    store_mem_destroy(&d->inner);
+    d->inner = d->old;
+    d->old = NULL;
+    truth_put_back(d);
+}
+
 void disk_destroy(struct disk *d)
 {
+    copy_drop(d);
     struct vec *lists[] = {&d->appended, &d->rooms, &d->removed, &d->by_lsn};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         vec_free(lists[i]);
@@ -226,6 +295,7 @@ void disk_empty(struct disk *d)
 {
     STOA_ASSERT(!d->process->up);
     truth_lost(d);
+    copy_drop(d);
     store_mem_destroy(&d->inner);
     d->inner = store_mem_create();
     d->by_lsn.count = 0;

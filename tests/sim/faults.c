@@ -18,6 +18,7 @@ const char *fault_name(enum fault fault)
                                         [FAULT_LEAP] = "window passes",
                                         [FAULT_DRAIN] = "drain",
                                         [FAULT_EMPTY] = "disk emptied",
+                                        [FAULT_ROLLBACK] = "disk put back",
                                         [FAULT_RETYPE] = "retention changed"};
     return names[fault];
 }
@@ -86,6 +87,8 @@ static void dice_faults(struct world *w)
         d->weight[FAULT_LEAP] = 0;
     if (!chance(w, 150))
         d->weight[FAULT_RETYPE] = 0;
+    if (!chance(w, 30))
+        d->weight[FAULT_ROLLBACK] = 0;
     if (!chance(w, 300) ||
         d->weight[FAULT_LEAP] > 0) /* a publisher's clock ahead of that: a limit */
         d->weight[FAULT_CLOCK] = 0;
@@ -166,6 +169,7 @@ static void clock_fault(struct world *w)
 {
     static const int64_t jumps[] = {3600000, -3600000, 600000, -600000, 5000, -5000, 90000000};
     struct process *p = victim(w);
+    w->skewed = true;
     if (chance(w, 700)) {
         int64_t jump = jumps[draw(w, chance(w, 100) ? 7 : 6)];
         p->wall_ms += jump;
@@ -232,6 +236,15 @@ static void disk_fault(struct world *w, enum fault fault)
         break;
     case FAULT_IO:
         d->io_fuse = 1 + (unsigned)draw(w, 20);
+        break;
+    case FAULT_ROLLBACK:
+        if (!d->old) {
+            disk_keep(d);
+            break;
+        }
+        if (d->process->up)
+            process_crash(d->process, "an old copy of its disk");
+        disk_put_back(d);
         break;
     default: /* FAULT_EMPTY */
         if (d->process->up)

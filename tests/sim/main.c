@@ -244,8 +244,14 @@ static void counters_tell(const struct counters *c)
     for (unsigned i = 0; i < FAULTS; i++)
         printf("%s %s %llu", i ? "," : "", fault_name(i), (unsigned long long)c->faults[i]);
     printf("\n");
+    if (c->rolled > 0)
+        printf("%llu runs with a disk put back in time: %llu readers were told, %llu had caught up "
+               "unnoticed\n",
+               (unsigned long long)c->rolled, (unsigned long long)c->put_back_told,
+               (unsigned long long)c->put_back_untold);
     if (c->excused > 0)
-        printf("%llu runs ended early: a retry over HTTP came after its window had passed\n",
+        printf("%llu runs ended early: a retry came after its window had passed, over HTTP or with "
+               "clocks apart\n",
                (unsigned long long)c->excused);
 }
 

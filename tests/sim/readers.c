@@ -157,7 +157,7 @@ static void hear(struct reader *r, unsigned key, struct position id, struct slic
     if (!truth_deliver(r->world, r->who, key, &id, payload, r->greedy >> key & 1))
         return;
     r->greedy &= ~(1u << key);
-    if (r->from_now && !truth_follows(r->world, key, r->opened, id))
+    if (r->from_now && !r->world->rolled && !truth_follows(r->world, key, r->opened, id))
         world_fail(r->world, "reader-%u was answered, and then missed what was published",
                    r->index);
     r->from_now = false;
@@ -208,9 +208,13 @@ static void on_closed(struct socket *s, unsigned code)
 static void verdict(struct reader *r, unsigned key, const struct verdict *v)
 {
     struct world *w = r->world;
-    if (v->status == H_MISSED)
+    if (v->status == H_MISSED) {
         r->from_now = false;
-    if (v->status == H_MISSED && v->reason == H_SLOW && !r->slow && !w->long_pause &&
+        w->counters->put_back_told += r->deceived >> key & 1;
+        r->deceived &= ~(1u << key);
+    }
+    if (v->status == H_MISSED && v->reason == H_SLOW && !r->slow && !w->long_pause && !w->rolled &&
+        truth_log(w, key, v->to.epoch) &&
         truth_floor(w, key, truth_log(w, key, v->to.epoch)) < v->to.seq)
         world_fail(w, "reader-%u is called slow", r->index);
     truth_verdict(w, r->who, key, v);
@@ -411,6 +415,34 @@ void readers_add(struct world *w)
         for (unsigned key = 0; key < w->dice.keys && r->dialect == READER_V1; key++)
             r->keys |= (unsigned)draw(w, 2) << key;
         reader_soon(r, ACT_NS / 4);
+    }
+}
+
+void readers_put_back(struct world *w, unsigned key, uint64_t epoch, uint64_t seq)
+{
+    for (unsigned i = 0; i < w->dice.readers; i++) {
+        struct reader *r = &w->readers[i];
+        if (r->held[key].pos.epoch == epoch && r->held[key].pos.seq > seq &&
+            r->dialect != READER_RAW)
+            r->deceived |= 1u << key;
+    }
+}
+
+/* For runs that the oracle does not judge. */
+void readers_check(struct world *w)
+{
+    for (unsigned i = 0; i < w->dice.readers; i++) {
+        const struct reader *r = &w->readers[i];
+        w->counters->put_back_untold += (unsigned)__builtin_popcount(r->deceived);
+        for (unsigned key = 0; key < w->dice.keys; key++) {
+            struct position end = truth_end(w, key), at = r->held[key].pos;
+            bool listens = r->open && r->socket.opened && r->subscribed >> key & 1 &&
+                           r->dialect != READER_RAW && r->held[key].known;
+            if (listens && end.seq > 0 && (at.epoch != end.epoch || at.seq != end.seq))
+                world_fail(w, "reader-%u is at seq %llu of %s, whose end is %llu", i,
+                           (unsigned long long)at.seq, w->truth.keys[key].name,
+                           (unsigned long long)end.seq);
+        }
     }
 }
 

@@ -78,6 +78,7 @@ enum fault {
     FAULT_LEAP,
     FAULT_DRAIN,
     FAULT_EMPTY,
+    FAULT_ROLLBACK,
     FAULT_RETYPE,
     FAULTS
 };
@@ -140,6 +141,8 @@ struct disk {
     struct store base;
     struct store *inner; /* store_mem; outlives the process */
     struct process *process;
+    struct store *old;    /* a copy of it, to be put back one day; NULL: none */
+    uint64_t old_lsn;     /* the copy holds what is below */
     bool fresh;           /* it holds no slots yet: they are granted */
     bool open;            /* a transaction is */
     bool granting;        /* the transaction grants them */
@@ -209,6 +212,7 @@ struct epoch_log {
     unsigned shard;
     struct vec facts;            /* struct fact by seq - 1 */
     uint64_t purged;             /* through this seq */
+    uint64_t old_purged;         /* in the copy of its disk */
     uint64_t trimmed;            /* told to the oracle */
     uint64_t floor, upto, bytes; /* cursor of the bytes rule: bytes of (floor, upto] */
     uint64_t aged;               /* through this seq by age */
@@ -287,6 +291,7 @@ struct reader {
     unsigned leaving;       /* bits: unsub is said */
     bool stubborn;          /* reads nothing for long */
     int64_t stalled_ns;     /* since when */
+    unsigned deceived;      /* bits: holds what a disk no longer does, and was not told */
     bool slow;              /* has been so for as long as a gateway bears */
     struct position opened; /* raw and SSE from now on: the log's end when "now" began */
     bool from_now;
@@ -339,11 +344,13 @@ struct truth {
 struct counters {
     uint64_t events, packets, crashes, commits, lost_commits, acks, deliveries, duplicates, misses;
     uint64_t messages, faults[FAULTS], entries, pauses, excused, ns;
+    uint64_t rolled, put_back_told, put_back_untold; /* runs, readers */
 };
 
 struct world {
     uint64_t seed;
     bool verbose, failed, storm;
+    bool rolled;  /* a disk was put back in time: promises are void, the oracle is not asked */
     bool excused; /* something known and listed happened: the oracle is not asked */
     char why[512];
     int64_t now_ns;
@@ -364,6 +371,7 @@ struct world {
     uint64_t last_socket;
     struct vec orphans; /* struct orphan: the gateway has still to hear that they are gone */
     struct event fault, leap;
+    bool skewed;     /* clocks have jumped, one by one */
     bool long_pause; /* of a process: every reader may look slow */
     int64_t leap_ns; /* when a shard's clock last passed a window of ids at once; -1: never */
     struct truth truth;
@@ -430,6 +438,8 @@ bool net_dead_process_sends(struct process *p); /* counts the fuse; true: nothin
 void disk_create(struct disk *d, struct process *p);
 void disk_destroy(struct disk *d);
 void disk_empty(struct disk *d);
+void disk_keep(struct disk *d);     /* makes the copy */
+void disk_put_back(struct disk *d); /* and this puts it in place */
 void disk_crashed(struct disk *d);
 
 /* socket.c */
@@ -451,6 +461,8 @@ void visitors_add(struct world *w);
 void visitors_check(struct world *w);
 void visitors_free(struct world *w);
 void readers_add(struct world *w);
+void readers_put_back(struct world *w, unsigned key, uint64_t epoch, uint64_t seq);
+void readers_check(struct world *w); /* everybody is at the end */
 void readers_free(struct world *w);
 void posters_add(struct world *w);
 void posters_free(struct world *w);
@@ -482,6 +494,8 @@ void truth_room(struct disk *d, const struct store_room *row);
 void truth_commit(struct disk *d);
 void truth_abort(struct disk *d);
 void truth_lost(struct disk *d);
+void truth_kept(struct disk *d);
+void truth_put_back(struct disk *d);
 void truth_removed(struct disk *d, uint64_t lsn);
 void truth_subscribe(struct world *w, uint32_t who, unsigned key, enum history_what start,
                      struct position after, uint64_t number);

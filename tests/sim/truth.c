@@ -117,7 +117,7 @@ void truth_answer(struct world *w, uint32_t number, uint32_t who, enum history_w
                   struct position id, bool dup)
 {
     struct msg *m = truth_msg(w, number);
-    if (what == H_ACK)
+    if (what == H_ACK && !w->rolled)
         answer_check(w, number, id);
     if (what == H_ACK && !m->ephemeral)
         w->truth.keys[m->key].acked = id;
@@ -305,8 +305,11 @@ static void stored(struct world *w, struct disk *d, struct fact *f)
         m->lost_last = m->last;
         m->stored = 0;
     }
-    if (f->part != m->stored && m->forgotten && m->by_request)
-        w->excused = true; /* a request does not say when its publish was first tried */
+    if (f->part != m->stored && m->forgotten && (m->by_request || w->skewed))
+        w->excused = true; /* a request does not say when its publish was first tried, and what a
+                              publisher says whose clock is ahead is not to be believed */
+    else if (f->part != m->stored && w->rolled)
+        w->excused = true; /* half of a batch's copy, or what it had forgotten meanwhile */
     else if (f->part != m->stored)
         world_fail(w, "message %u is stored again, at seq %llu after %llu", f->msg,
                    (unsigned long long)f->seq, (unsigned long long)m->last);
@@ -358,6 +361,54 @@ void truth_lost(struct disk *d)
                                             .reason = H_EPOCH});
         }
     }
+}
+
+void truth_kept(struct disk *d)
+{
+    struct world *w = d->process->world;
+    for (unsigned key = 0; key < w->dice.keys; key++) {
+        const struct vec *logs = &w->truth.keys[key].logs;
+        for (size_t i = 0; i < logs->count; i++)
+            VEC_AT(logs, struct epoch_log *)
+        [i] -> old_purged = VEC_AT(logs, struct epoch_log *)[i]->purged;
+    }
+}
+
+static void log_put_back(struct world *w, struct epoch_log *log, uint64_t lsn)
+{
+    while (log->facts.count > 0 && fact_at(log, log->facts.count)->lsn >= lsn) {
+        struct msg *m = truth_msg(w, fact_at(log, log->facts.count--)->msg);
+        m->stored = 0;
+        m->maybe = true;
+    }
+    log->purged = log->old_purged;
+    log->trimmed = log->floor = log->upto = log->bytes = log->aged = 0;
+}
+
+void truth_put_back(struct disk *d)
+{
+    struct world *w = d->process->world;
+    w->rolled = true;
+    for (unsigned key = 0; key < w->dice.keys; key++) {
+        struct vec *logs = &w->truth.keys[key].logs;
+        size_t kept = 0;
+        for (size_t i = 0; i < logs->count; i++) {
+            struct epoch_log *log = VEC_AT(logs, struct epoch_log *)[i];
+            if (log->shard == d->process->index && !log->lost) {
+                log_put_back(w, log, d->old_lsn);
+                readers_put_back(w, key, log->epoch, log->facts.count);
+            }
+            VEC_AT(logs, struct epoch_log *)[kept] = log;
+            if (log->facts.count > 0 || log->lost)
+                kept++;
+            else { /* born since */
+                vec_free(&log->facts);
+                mem_free(log);
+            }
+        }
+        logs->count = kept;
+    }
+    d->by_lsn.count = d->old_lsn;
 }
 
 /* ---- what readers see ---- */
@@ -456,8 +507,10 @@ bool truth_deliver(struct world *w, uint32_t who, unsigned key, struct position 
     }
     if (id->seq == 0)
         *id = place_of(truth_msg(w, number), part, id->epoch);
-    deliver_check(w, number, part, *id);
-    if (id->seq > 0 && first_of_all && !w->failed) /* nobody is told of what it could not get */
+    if (!w->rolled)
+        deliver_check(w, number, part, *id);
+    if (id->seq > 0 && first_of_all && !w->failed &&
+        !w->rolled) /* nobody is told of what it could not get */
         truth_allow(w, key, truth_log(w, key, id->epoch), id->seq - 1);
     entry(w, (struct history_entry){.op = H_DELIVER,
                                     .who = who,

@@ -169,7 +169,10 @@ void world_run(uint64_t seed, bool verbose, struct history *history, struct metr
     if (!w->failed && !w->excused)
         final_check(w);
     counters->excused += w->excused;
-    if (!w->failed && !w->excused)
+    counters->rolled += w->rolled;
+    if (!w->failed && !w->excused && w->rolled)
+        readers_check(w);
+    else if (!w->failed && !w->excused)
         history_judge(w);
     counters->ns += (uint64_t)w->now_ns;
     run->failed = w->failed;
