@@ -534,7 +534,7 @@ bool truth_follows(struct world *w, unsigned key, struct position end, struct po
 {
     const struct epoch_log *log = truth_log(w, key, id.epoch);
     uint64_t seq = end.epoch == id.epoch ? end.seq + 1 : 1;
-    for (; log && seq < id.seq; seq++)
+    for (; log && !log->lost && seq < id.seq; seq++)
         if (fact_at(log, seq)->conflate == 0) /* else it may have caught up meanwhile */
             return false;
     return true;
