@@ -105,8 +105,10 @@ static bool miss_is_true(struct history *h, const struct history_entry *e)
  * of the rest. */
 static uint64_t next_of(struct history *h, const struct sub *s, uint64_t epoch)
 {
-    if (s->start == H_ALL && s->at.epoch == 0)
-        return epoch_of(h, s->key, epoch)->through_now + 1;
+    if (s->start == H_ALL && s->at.epoch == 0) {
+        const struct epoch *e = epoch_of(h, s->key, epoch);
+        return e->lost_now ? UINT64_MAX : e->through_now + 1;
+    }
     return s->at.seq + 1;
 }
 
