@@ -64,6 +64,7 @@ static int disk_put_room(struct store *s, const struct store_room *room)
 static int disk_delete_room(struct store *s, uint64_t room_id)
 {
     struct disk *d = disk_of(s);
+    truth_expired(d, room_id);
     return outcome(d, d->inner->vtable->delete_room(d->inner, room_id));
 }
 
@@ -274,7 +275,7 @@ void disk_put_back(struct disk *d)
 void disk_destroy(struct disk *d)
 {
     copy_drop(d);
-    struct vec *lists[] = {&d->appended, &d->rooms, &d->removed, &d->by_lsn};
+    struct vec *lists[] = {&d->appended, &d->rooms, &d->removed, &d->expired, &d->by_lsn};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         vec_free(lists[i]);
     if (d->inner)

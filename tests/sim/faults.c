@@ -62,6 +62,12 @@ static void dice_load(struct world *w)
     d->purge = chance(w, 200) ? 60 : 0;
     d->retention[0] = retention_draw(w, chance(w, 400));
     d->retention[1] = retention_draw(w, true);
+    if (chance(w, 4)) { /* a shard looks for idle rooms ten minutes after its start */
+        d->storm_ns = 800 * NS_PER_S;
+        d->pace_ns = d->storm_ns * publishers / 200;
+        d->readers = 2;
+        d->days = true;
+    }
     if (chance(w, 8)) { /* enough to use up a gateway's credit before its link is given up */
         d->storm_ns = 4 * NS_PER_S;
         d->pace_ns = d->storm_ns * publishers / 120;
@@ -93,6 +99,12 @@ static void dice_faults(struct world *w)
         d->weight[FAULT_LEAP] > 0) /* a publisher's clock ahead of that: a limit */
         d->weight[FAULT_CLOCK] = 0;
     d->fault_ns = chance(w, 50) ? 3600 * NS_PER_S : d->storm_ns / (int64_t)(2 + draw(w, 25));
+    if (d->days) {
+        memset(d->weight, 0, sizeof d->weight);
+        d->weight[FAULT_RESET] = d->weight[FAULT_COMMIT] = 1;
+        d->weight[FAULT_LEAP] = 3;
+        d->fault_ns = 25 * NS_PER_S;
+    }
     if (chance(w, 200)) {
         d->loss = (unsigned)draw(w, 60);
         d->twice = (unsigned)draw(w, 60);
@@ -188,7 +200,7 @@ static void leap_fire(struct event *e)
     struct world *w = OWNER_OF(e, struct world, leap);
     w->leap_ns = w->now_ns;
     for (unsigned i = 0; i < w->dice.count[SHARD]; i++)
-        w->disks[i].process->wall_ms += 4000000;
+        w->disks[i].process->wall_ms += w->dice.days && chance(w, 500) ? 26 * 3600000 : 4000000;
 }
 
 static void leap(struct world *w)

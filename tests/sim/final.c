@@ -101,7 +101,7 @@ static void check_key(struct world *w, struct reading *r, unsigned key)
 {
     const struct vec *logs = &w->truth.keys[key].logs;
     struct epoch_log *log = logs->count ? VEC_AT(logs, struct epoch_log *)[logs->count - 1] : NULL;
-    if (log && log->lost)
+    if (log && (log->lost || log->expired))
         log = NULL;
     struct position at = {.epoch = log ? log->epoch : 0}, from = at;
     for (bool first = true, more = true; more; first = false) {

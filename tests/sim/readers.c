@@ -23,12 +23,6 @@ static int key_of(const struct world *w, struct slice name)
 
 /* ---- beginning ---- */
 
-struct beginning {
-    enum history_what start;
-    struct position after;
-    uint64_t number;
-};
-
 /* Where a reader begins that holds nothing: everything, nothing, a few, or at an id that some
  * publisher was told. */
 static struct beginning beginning_draw(struct reader *r, unsigned key)
@@ -77,15 +71,20 @@ static void beginning_query(const struct beginning *b, struct strbuf *out)
 static void subscribe_note(struct reader *r, unsigned key, const struct beginning *b)
 {
     r->subscribed |= 1u << key;
+    r->told &= ~(1u << key);
     r->greedy &= ~(1u << key);
     r->greedy |= (unsigned)(b->start == H_ALL) << key;
     truth_subscribe(r->world, r->who, key, b->start, b->after, b->number);
 }
 
-static void subscribe_say(struct reader *r, unsigned key)
+/* A second sub of a key begins with its verdict: what comes before it is still the first one's, and
+ * so is a miss, which is why a second one names no position. */
+static void subscribe_say(struct reader *r, unsigned key, bool anew)
 {
     struct strbuf text = {0};
     struct beginning b = beginning_of(r, key);
+    while (anew && b.start == H_AFTER)
+        b = beginning_draw(r, key);
     char id[EVENT_ID_MAX_BYTES];
     strbuf_printf(&text, "{\"sub\":\"%s\"", r->world->truth.keys[key].name);
     if (b.start == H_ALL) {
@@ -97,7 +96,12 @@ static void subscribe_say(struct reader *r, unsigned key)
         strbuf_printf(&text, ",\"after\":\"%s\"", id);
     }
     strbuf_put_byte(&text, '}');
-    subscribe_note(r, key, &b);
+    if (anew) {
+        r->again[key] = b;
+        r->anew |= 1u << key;
+    } else {
+        subscribe_note(r, key, &b);
+    }
     socket_say(&r->socket, strbuf_cstr(&text));
     strbuf_free(&text);
 }
@@ -116,7 +120,7 @@ static void reader_connect(struct reader *r)
     if (!gateway)
         return;
     r->open = true;
-    r->leaving = 0;
+    r->leaving = r->anew = 0;
     if (r->dialect == READER_RAW)
         memset(r->held, 0, sizeof r->held);
     r->from_now = false;
@@ -181,7 +185,7 @@ static void on_opened(struct socket *s)
         r->opened = truth_end(r->world, only_key(r));
     for (unsigned key = 0; r->dialect == READER_V1 && key < r->world->dice.keys; key++)
         if (r->keys >> key & 1)
-            subscribe_say(r, key);
+            subscribe_say(r, key, false);
 }
 
 static void on_answered(struct socket *s, unsigned status, struct slice body)
@@ -270,6 +274,7 @@ static void v1_unsubscribed(struct reader *r, unsigned key, int64_t again_ns)
 {
     truth_close(r->world, r->who, key);
     r->subscribed &= ~(1u << key);
+    r->anew &= ~(1u << key);
     r->leaving &= ~(1u << key);
     reader_soon(r, again_ns);
 }
@@ -288,6 +293,12 @@ static void on_v1(struct reader *r, struct slice text)
         return;
     }
     if (key >= 0) {
+        if (r->anew >> key & 1 && json_get(text, "missed").type == JSON_NONE) {
+            r->anew &= ~(1u << key);
+            truth_close(w, r->who, (unsigned)key);
+            subscribe_note(r, (unsigned)key, &r->again[key]);
+        }
+        r->told |= 1u << key;
         v1_verdict(r, (unsigned)key, text);
         return;
     }
@@ -358,12 +369,15 @@ static void v1_act(struct reader *r)
         return;
     for (unsigned i = 0; i < w->dice.keys; i++)
         if ((r->keys & ~r->subscribed) >> i & 1)
-            subscribe_say(r, i);
+            subscribe_say(r, i, false);
     if (w->storm && (r->subscribed & ~r->leaving) >> key & 1 && chance(w, 200)) {
         char text[64];
         r->leaving |= 1u << key;
         snprintf(text, sizeof text, "{\"unsub\":\"%s\"}", w->truth.keys[key].name);
         socket_say(&r->socket, text);
+    } else if (w->storm && (r->told & r->subscribed & ~r->leaving & ~r->anew) >> key & 1 &&
+               chance(w, 150)) {
+        subscribe_say(r, key, true);
     }
 }
 

@@ -96,6 +96,7 @@ struct dice {
     int64_t fault_ns; /* mean time between faults */
     struct retention retention[TYPES_COUNT];
     size_t payload_max;
+    bool days;           /* pass on the shards' clocks: rows of idle rooms expire */
     unsigned fat;        /* of 1000 payloads that are of any size up to payload_max */
     size_t kernel_bytes; /* what a client's socket takes before bytes count as queued */
     size_t queue_factor; /* a queued byte counts as so many: small worlds, long queues */
@@ -156,6 +157,7 @@ struct disk {
     struct vec appended; /* struct fact of the open transaction */
     struct vec rooms;    /* struct row of it */
     struct vec removed;  /* uint64_t: lsns of it */
+    struct vec expired;  /* uint64_t: room ids of it */
     struct vec by_lsn;   /* struct place of every record ever made durable */
     bool broken;         /* a call of the transaction failed: it must not be committed */
 };
@@ -217,6 +219,7 @@ struct epoch_log {
     uint64_t floor, upto, bytes; /* cursor of the bytes rule: bytes of (floor, upto] */
     uint64_t aged;               /* through this seq by age */
     bool lost;                   /* with its disk */
+    bool expired;                /* the room's row is gone, a day after its last event */
 };
 
 struct key_truth {
@@ -277,6 +280,12 @@ struct position_held {
     bool known;
 };
 
+struct beginning {
+    enum history_what start;
+    struct position after;
+    uint64_t number;
+};
+
 struct reader {
     struct event act;
     struct socket socket;
@@ -287,13 +296,16 @@ struct reader {
     unsigned keys; /* bits; raw and SSE: one */
     bool open;
     struct position_held held[KEYS_MAX];
-    unsigned subscribed;    /* bits: a subscribe is in the history and not closed */
-    unsigned leaving;       /* bits: unsub is said */
-    bool stubborn;          /* reads nothing for long */
-    int64_t stalled_ns;     /* since when */
-    unsigned deceived;      /* bits: holds what a disk no longer does, and was not told */
-    bool slow;              /* has been so for as long as a gateway bears */
-    struct position opened; /* raw and SSE from now on: the log's end when "now" began */
+    unsigned subscribed;              /* bits: a subscribe is in the history and not closed */
+    struct beginning again[KEYS_MAX]; /* of a second sub of a key, until its verdict */
+    unsigned anew;                    /* bits: one is under way */
+    unsigned told;                    /* bits: the first word has come */
+    unsigned leaving;                 /* bits: unsub is said */
+    bool stubborn;                    /* reads nothing for long */
+    int64_t stalled_ns;               /* since when */
+    unsigned deceived;                /* bits: holds what a disk no longer does, and was not told */
+    bool slow;                        /* has been so for as long as a gateway bears */
+    struct position opened;           /* raw and SSE from now on: the log's end when "now" began */
     bool from_now;
     unsigned greedy; /* bits: has asked for all and got nothing yet */
 };
@@ -497,6 +509,7 @@ void truth_lost(struct disk *d);
 void truth_kept(struct disk *d);
 void truth_put_back(struct disk *d);
 void truth_removed(struct disk *d, uint64_t lsn);
+void truth_expired(struct disk *d, uint64_t room_id);
 void truth_subscribe(struct world *w, uint32_t who, unsigned key, enum history_what start,
                      struct position after, uint64_t number);
 struct verdict {

@@ -244,9 +244,14 @@ void truth_removed(struct disk *d, uint64_t lsn)
     *VEC_PUSH(&d->removed, uint64_t) = lsn;
 }
 
+void truth_expired(struct disk *d, uint64_t room_id)
+{
+    *VEC_PUSH(&d->expired, uint64_t) = room_id;
+}
+
 void truth_abort(struct disk *d)
 {
-    d->appended.count = d->rooms.count = d->removed.count = 0;
+    d->appended.count = d->rooms.count = d->removed.count = d->expired.count = 0;
 }
 
 static void born(struct world *w, struct disk *d, const struct row *row)
@@ -320,6 +325,18 @@ static void stored(struct world *w, struct disk *d, struct fact *f)
     note_place(d, f->lsn, log, f->seq);
 }
 
+static void row_gone(struct world *w, const struct disk *d, uint64_t room_id)
+{
+    unsigned key;
+    struct epoch_log *log = log_of_room(w, room_id, &key);
+    if (!log || truth_floor(w, key, log) < log->facts.count)
+        world_fail(w, "%s forgets a room of which events are retained", d->process->name);
+    else if (fact_at(log, log->facts.count)->ts + ROOM_META_MIN_MS > d->clock_ms)
+        world_fail(w, "%s forgets a room within a day", d->process->name);
+    else
+        log->expired = true;
+}
+
 void truth_commit(struct disk *d)
 {
     struct world *w = d->process->world;
@@ -341,6 +358,8 @@ void truth_commit(struct disk *d)
             world_fail(w, "%s deletes seq %llu of %s, which retention keeps", d->process->name,
                        (unsigned long long)place->seq, w->truth.keys[of].name);
     }
+    for (size_t i = 0; i < d->expired.count; i++)
+        row_gone(w, d, VEC_AT(&d->expired, uint64_t)[i]);
     truth_abort(d);
 }
 
