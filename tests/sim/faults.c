@@ -83,11 +83,17 @@ static void dice_faults(struct world *w)
     struct dice *d = &w->dice;
     for (unsigned i = 0; i < FAULTS; i++)
         d->weight[i] = chance(w, 450) ? 0 : 1 + (unsigned)draw(w, 10);
-    if (!chance(w, 100))
+    if (!chance(w, 200))
         d->weight[FAULT_EMPTY] = 0;
     if (d->weight[FAULT_EMPTY] > 0 && chance(w, 600)) { /* who lags meets another history */
         d->queue_factor = 2000;
         d->kernel_bytes = 0;
+    }
+    if (d->weight[FAULT_EMPTY] > 0 &&
+        chance(w, 500)) { /* young rooms, whose next event is on its way */
+        d->weight[FAULT_EMPTY] += 15;
+        d->delay_ns = 10 * MS;
+        d->pace_ns = 20 * MS;
     }
     if (!chance(w, 100))
         d->weight[FAULT_LEAP] = 0;
@@ -251,7 +257,8 @@ static void disk_fault(struct world *w, enum fault fault)
         break;
     case FAULT_ROLLBACK:
         if (!d->old) {
-            disk_keep(d);
+            if (!d->fresh) /* without its slots it is a new disk, which FAULT_EMPTY is for */
+                disk_keep(d);
             break;
         }
         if (d->process->up)

@@ -546,6 +546,8 @@ struct position truth_end(struct world *w, unsigned key)
     if (logs->count == 0)
         return (struct position){0};
     const struct epoch_log *log = VEC_AT(logs, struct epoch_log *)[logs->count - 1];
+    if (log->lost || log->expired)
+        return (struct position){0};
     return (struct position){log->epoch, log->facts.count};
 }
 
