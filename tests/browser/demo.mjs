@@ -14,14 +14,16 @@ const shots = process.env.STOA_SCREENSHOTS;
 const data = mkdtempSync(path.join(tmpdir(), "stoa-demo-"));
 let passed = 0;
 const ok = (name) => { passed++; console.log(`ok   ${name}`); };
-// Below the range of ports that outgoing connections get.
-const free = (port) => new Promise((resolve) => {
-  const server = createServer().once("error", () => resolve(false)).listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+// Below the range of ports that outgoing connections get; the name keeps it from other tests until this one ends.
+const listening = (where) => new Promise((resolve) => {
+  const server = createServer().once("error", () => resolve(null)).listen(where, () => resolve(server.unref()));
 });
 const free_port = async () => {
   for (;;) {
-    const port = 12000 + Math.floor(Math.random() * 20000);
-    if (await free(port)) return port;
+    const port = 12768 + Math.floor(Math.random() * 20000);
+    if (!await listening({ path: `\0stoa-test-port-${port}` })) continue;
+    const server = await listening({ port, host: "127.0.0.1" });
+    if (server) return new Promise((resolve) => { server.close(() => resolve(port)); });
   }
 };
 

@@ -17,17 +17,31 @@ import time
 SANITIZED = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1", "UBSAN_OPTIONS": "print_stacktrace=1", "LSAN_OPTIONS": "exitcode=66"}
 
 
-def free_port():
-    """Below the range from which the kernel takes ports for outgoing connections: one of those could come in between."""
+RESERVATIONS = []
+
+
+def reserve_port(port):
+    """Whether it is ours, until this process ends: suites that run side by side ask for the same name."""
+    name = socket.socket(socket.AF_UNIX)
+    with socket.socket() as s:
+        try:
+            name.bind(f"\0stoa-test-port-{port}")
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            name.close()
+            return False
+    RESERVATIONS.append(name)
+    return True
+
+
+def free_port(count=1):
+    """The first of so many, below the range from which the kernel takes ports for outgoing connections: one of
+    those could come in between."""
     low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        port = random.randrange(max(1024, low - 20000), low - 1)
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
+        port = random.randrange(max(1024, low - 20000), low - count)
+        if all(reserve_port(port + n) for n in range(count)):
+            return port
 
 
 def wait_until(what, condition, deadline=30.0, pause=0.01):
@@ -117,7 +131,7 @@ class Cluster:
         (self.dir / "run").mkdir(mode=0o700)
         if tcp:
             def endpoint(_):
-                return f"127.0.0.1:{self._port_pair()}"
+                return f"127.0.0.1:{free_port(2)}"
         else:
             def endpoint(name):
                 return f"ipc://{self.dir}/run/{name}"
@@ -137,17 +151,6 @@ class Cluster:
             gateway = self._process("gateway", i, "--listen", f"127.0.0.1:{port}")
             gateway.base = ("127.0.0.1", port)
             self.gateways.append(gateway)
-
-    @staticmethod
-    def _port_pair():
-        while True:
-            port = free_port()
-            with socket.socket() as s:
-                try:
-                    s.bind(("127.0.0.1", port + 1))
-                    return port
-                except OSError:
-                    continue
 
     def _process(self, role, index, *words):
         monitor = free_port()

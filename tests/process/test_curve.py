@@ -230,7 +230,7 @@ def test_a_publishers_key_is_a_publisher(bin_dir):
             publishes("as a publisher")
             assert refused_links(router) == refused_links(shard) == 0
             for role, asked, words in (("gateway", (router, shard), ("--listen", f"127.0.0.1:{free_port()}")),
-                                       ("router", (shard,), ("--listen", f"127.0.0.1:{c._port_pair()}"))):
+                                       ("router", (shard,), ("--listen", f"127.0.0.1:{free_port(2)}"))):
                 before = {p: (refused_links(p), len(refusals(p))) for p in asked}
                 with Other(c, role, config, *words) as impostor:
                     for p in asked:

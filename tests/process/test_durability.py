@@ -38,7 +38,7 @@ class Supervised:
 
     def __enter__(self):
         try:
-            port = self.two_ports()
+            port = free_port(2)
             self.gateways = [("127.0.0.1", port), ("127.0.0.1", port + 1)]
             config = self.dir / "stoa.yaml"
             config.write_text("cluster: { name: durable }\n" + self.extra)
@@ -50,15 +50,6 @@ class Supervised:
             raise
         self.routers = ",".join(f"ipc://{self.data}/run/router-{n}" for n in range(2))
         return self
-
-    @staticmethod
-    def two_ports():
-        while True:
-            port = free_port()
-            with contextlib.suppress(OSError):
-                with socket.socket() as s:
-                    s.bind(("127.0.0.1", port + 1))
-                    return port
 
     def __exit__(self, kind, *_):
         down = subprocess.run([self.stoa, "down", "--data", self.data], capture_output=True, text=True, timeout=150)

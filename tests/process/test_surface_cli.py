@@ -306,9 +306,9 @@ def test_local_cluster(bin_dir):
             assert local.out("log", "--raw", "few:x") == "5\n"
         assert not subprocess.run(["pgrep", "-f", f"{folder}/d"], capture_output=True, text=True).stdout
         # more of each kind; another number of shards is refused, since the data is spread already
-        port = free_port()
+        port = free_port(2)
         while port > 65000:
-            port = free_port()
+            port = free_port(2)
         ran = stoa("up", "-d", "--data", "d", "--shards", "3", "--listen", f"127.0.0.1:{port}", status=1)
         assert "--shards 2" in ran.stderr, ran.stderr
         with local_cluster(stoa, "e", "--shards", "3", "--routers", "2", "--gateways", "2", "--listen", f"127.0.0.1:{port}") as up:

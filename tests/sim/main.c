@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -40,7 +41,8 @@ struct failure {
 
 struct job {       /* shared with the child that does it */
     uint64_t seed; /* being run */
-    uint64_t done, failures;
+    uint64_t done;
+    _Atomic uint64_t failures; /* counted behind what is shown of it */
     struct failure shown[FAILURES_SHOWN];
     struct counters counters;
 };
@@ -123,17 +125,28 @@ static void seed_run(struct bench *b, struct job *job, uint64_t seed, bool verbo
 struct work {             /* which seeds a child runs */
     const uint64_t *list; /* NULL: first, first + step ... */
     uint64_t first, step, count;
-    bool stop_at_failure;
+    const struct job *hunt; /* NULL, or all of them, `step`: only the first seed that fails counts */
 };
+
+/* A sibling found an earlier one. */
+static bool hunt_over(const struct work *work, uint64_t seed)
+{
+    for (uint64_t i = 0; i < work->step; i++) {
+        const struct job *job = &work->hunt[i];
+        if (atomic_load(&job->failures) > 0 && job->shown[0].seed <= seed)
+            return true;
+    }
+    return false;
+}
 
 static void work_do(const struct work *work, struct job *job)
 {
     struct bench b = bench_create();
     for (uint64_t i = job->done; i < work->count; i++) {
         uint64_t seed = work->list ? work->list[i] : work->first + i * work->step;
-        seed_run(&b, job, seed, false, i % TWICE_EVERY == 0 && !work->stop_at_failure);
-        if (work->stop_at_failure && job->failures > 0)
+        if (work->hunt && hunt_over(work, seed))
             break;
+        seed_run(&b, job, seed, false, i % TWICE_EVERY == 0 && !work->hunt);
     }
     metrics_destroy(&b.metrics);
     history_destroy(&b.history);
@@ -153,7 +166,7 @@ static pid_t child_start(const struct work *work, struct job *job)
     }
     if (pid == 0) {
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-        if (work->stop_at_failure && !freopen("/dev/null", "w", stderr))
+        if (work->hunt && !freopen("/dev/null", "w", stderr))
             _exit(2);
         work_do(work, job);
 #ifdef STOA_COVERAGE /* tests/sim/coverage: counts are written by exit handlers only */
@@ -178,7 +191,7 @@ static bool child_end(const struct work *work, struct job *job, int status)
         snprintf(why, sizeof why, "exit status %d", WEXITSTATUS(status));
     note_failure(job, job->seed, why);
     job->done++;
-    return work->stop_at_failure || job->done >= work->count;
+    return work->hunt || job->done >= work->count;
 }
 
 static struct job *jobs_create(unsigned jobs)
@@ -345,7 +358,7 @@ static uint64_t mutant_run(const struct options *o, enum mutant mutant, struct j
         work[i] = (struct work){.first = o->first + i,
                                 .step = o->jobs,
                                 .count = (o->seeds + o->jobs - 1) / o->jobs,
-                                .stop_at_failure = true};
+                                .hunt = jobs};
     jobs_run(work, jobs, o->jobs);
     const struct failure *first = NULL;
     for (unsigned i = 0; i < o->jobs; i++)
