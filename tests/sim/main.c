@@ -125,7 +125,8 @@ static void seed_run(struct bench *b, struct job *job, uint64_t seed, bool verbo
 struct work {             /* which seeds a child runs */
     const uint64_t *list; /* NULL: first, first + step ... */
     uint64_t first, step, count;
-    const struct job *hunt; /* NULL, or all of them, `step`: only the first seed that fails counts */
+    const struct job
+        *hunt; /* NULL, or all of them, `step`: only the first seed that fails counts */
 };
 
 /* A sibling found an earlier one. */
