@@ -313,8 +313,10 @@ def test_local_cluster(bin_dir):
         assert "--shards 2" in ran.stderr, ran.stderr
         with local_cluster(stoa, "e", "--shards", "3", "--routers", "2", "--gateways", "2", "--listen", f"127.0.0.1:{port}") as up:
             assert "2 routers, 3 shards, 2 gateways" in up.stdout, up.stdout
-            found = json.loads(http_request(("127.0.0.1", port + 1), "GET", "/status")[2])["processes"]
-            assert len(found) == 7 and all(p["up"] for p in found), found
+            def links():  # ready is a gateway with one router; it goes on connecting
+                found = json.loads(http_request(("127.0.0.1", port + 1), "GET", "/status")[2])["processes"]
+                return len(found) == 7 and all(p["up"] for p in found)
+            wait_until("the second gateway sees all", links)
         # what cannot start says why, at once
         ran = stoa("up", "-d", "--data", "f", "--listen", f"0.0.0.0:{port}", status=1)
         assert "auth" in ran.stderr and "mode: none" in ran.stderr, ran.stderr

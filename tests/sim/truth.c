@@ -387,9 +387,11 @@ void truth_kept(struct disk *d)
     struct world *w = d->process->world;
     for (unsigned key = 0; key < w->dice.keys; key++) {
         const struct vec *logs = &w->truth.keys[key].logs;
-        for (size_t i = 0; i < logs->count; i++)
-            VEC_AT(logs, struct epoch_log *)
-        [i] -> old_purged = VEC_AT(logs, struct epoch_log *)[i]->purged;
+        for (size_t i = 0; i < logs->count; i++) {
+            struct epoch_log *log = VEC_AT(logs, struct epoch_log *)[i];
+            if (log->shard == d->process->index)
+                log->old_purged = log->purged;
+        }
     }
 }
 
