@@ -43,6 +43,14 @@ enum sub_status { SUB_LIVE, SUB_RESUMED, SUB_MISSED };
 enum replay_mode { REPLAY_ALL, REPLAY_LATEST };
 enum miss_reason { MISS_NONE, MISS_EXPIRED, MISS_EVICTED, MISS_SLOW, MISS_PURGED, MISS_EPOCH };
 const char *miss_name(uint64_t reason); /* "expired" ... as clients see it */
+enum call_verb {
+    VERB_SEND,        /* on_event */
+    VERB_BROADCAST,   /* to its connections, nothing runs */
+    VERB_METHOD,      /* on_call */
+    VERB_STATE,       /* JSON of its state, or null */
+    VERB_CONNECTIONS, /* JSON array of {id, tags, state}, open ones */
+    VERB_ALARM,       /* on_alarm now */
+};
 enum ask_what { ASK_STATUS, ASK_KEYS, ASK_TOP, ASK_CONNECTIONS, ASK_GATEWAYS };
 
 #define PUB_EPHEMERAL 1u

@@ -51,6 +51,24 @@ struct store_room {
     struct slice key;
 };
 
+/* What rooms with handlers keep beside their log, by room and name. */
+enum store_table {
+    TABLE_STATE,      /* name empty; the room's one value */
+    TABLE_CONNECTION, /* name: its session */
+    TABLE_ALARM,      /* name empty */
+    TABLE_DONE,       /* name: a message id; the answer that it got */
+    STORE_TABLES
+};
+#define STORE_ROW_NAME_MAX_BYTES 64
+#define STORE_ROW_VALUE_MAX_BYTES (3 * 1024 * 1024)
+
+struct store_row {
+    enum store_table table;
+    uint64_t room_id;
+    struct slice name;
+    struct slice value;
+};
+
 struct store_slot {
     uint16_t slot;
     uint64_t epoch; /* OWNED(slot, epoch): this file holds the token */
@@ -64,15 +82,17 @@ struct store_stats {
     int64_t sync_probe_ns; /* one write + fdatasync in the data directory, at open; 0: none */
 };
 
-/* Called by scan in this order: all slots, all rooms, then the records of each class in lsn order.
- * Slices live for the call. A record whose bytes are damaged is reported by `damaged` with what its
- * key tells. */
+/* Called by scan in this order: all slots, all rooms, the records of each class in lsn order, then
+ * all rows by table, room and name. Slices live for the call. A record whose bytes are damaged is
+ * reported by `damaged` with what its key tells, a row by `damaged_row` without a value. */
 struct store_visitor {
     void *ctx;
     void (*slot)(void *ctx, const struct store_slot *slot);
     void (*room)(void *ctx, const struct store_room *room);
     void (*record)(void *ctx, unsigned class_no, const struct store_record *record);
     void (*damaged)(void *ctx, unsigned class_no, uint64_t lsn);
+    void (*row)(void *ctx, const struct store_row *row);         /* NULL: rows are not visited */
+    void (*damaged_row)(void *ctx, const struct store_row *row); /* value is empty */
 };
 
 struct store {
@@ -97,6 +117,10 @@ struct store_vtable {
                          size_t *trimmed);
     /* Deletes one record wherever it is (evicted by count or bytes); absent is fine. */
     MUST_USE int (*remove)(struct store *s, unsigned class_no, uint64_t lsn);
+    /* Inserts or replaces; deletes (absent is fine). */
+    MUST_USE int (*put_row)(struct store *s, const struct store_row *row);
+    MUST_USE int (*delete_row)(struct store *s, enum store_table table, uint64_t room_id,
+                               struct slice name);
     MUST_USE int (*commit)(struct store *s);
     void (*abort)(struct store *s);
 
@@ -105,6 +129,12 @@ struct store_vtable {
     MUST_USE int (*read_begin)(struct store *s);
     MUST_USE int (*read)(struct store *s, unsigned class_no, uint64_t lsn,
                          struct store_record *out);
+    /* ERR_NOT_FOUND, ERR_CORRUPT. */
+    MUST_USE int (*read_row)(struct store *s, enum store_table table, uint64_t room_id,
+                             struct slice name, struct slice *value);
+    /* Every row of a table and room by name, damaged ones with ERR_CORRUPT and an empty value. */
+    void (*read_rows)(struct store *s, enum store_table table, uint64_t room_id,
+                      void (*visit)(void *ctx, int code, const struct store_row *row), void *ctx);
     void (*read_end)(struct store *s);
 
     /* A small durable value by name ("trim_ts.0"), inside the open transaction. */

@@ -163,7 +163,8 @@ START_TEST(a_lost_row_is_another_history_without_duplicates)
     int64_t ts = rig->now.wall_ms;
     (void)publish("k", "x", 1);
     uint64_t epoch = epoch_of("k");
-    struct store_visitor v = {NULL, on_slot, on_room, on_record, on_damaged};
+    const struct store_visitor v = {
+        .slot = on_slot, .room = on_room, .record = on_record, .damaged = on_damaged};
     ck_assert_int_eq(rig->store->vtable->scan(rig->store, &v), ERR_OK);
     ck_assert_int_eq(rig->store->vtable->begin(rig->store), ERR_OK);
     ck_assert_int_eq(rig->store->vtable->delete_room(rig->store, only_room), ERR_OK);

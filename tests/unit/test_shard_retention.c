@@ -186,7 +186,8 @@ static void on_damaged(void *ctx, unsigned class_no, uint64_t lsn)
 
 static size_t rows(void)
 {
-    struct store_visitor v = {NULL, on_slot, on_room, on_record, on_damaged};
+    const struct store_visitor v = {
+        .slot = on_slot, .room = on_room, .record = on_record, .damaged = on_damaged};
     seen.rooms = 0;
     ck_assert_int_eq(rig->store->vtable->scan(rig->store, &v), ERR_OK);
     return seen.rooms;

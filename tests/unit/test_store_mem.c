@@ -39,7 +39,8 @@ static void on_damaged(void *ctx, unsigned class_no, uint64_t lsn)
 static struct seen scan(struct store *s)
 {
     struct seen seen = {0};
-    struct store_visitor v = {&seen, on_slot, on_room, on_record, on_damaged};
+    const struct store_visitor v = {
+        .ctx = &seen, .slot = on_slot, .room = on_room, .record = on_record, .damaged = on_damaged};
     ck_assert_int_eq(s->vtable->scan(s, &v), ERR_OK);
     return seen;
 }
