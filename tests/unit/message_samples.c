@@ -393,9 +393,29 @@ static void seen_members(const msgpack_object *o, const struct members_list *lis
 #include "proto/messages.def"
 #undef MSG_BEGIN
 
+#define MSG_BEGIN(lower, UPPER, code, way, doc) enum { LOOSE_BODY_##UPPER = 0
+#undef F_BODY
+#undef MSG_END
+#define F_BODY(name, doc) +1
+#define MSG_END \
+    }           \
+    ;
+#include "proto/messages.def"
+#undef MSG_BEGIN
+
 const struct row rows[] = {
+#undef F_BODY
+#undef MSG_END
+#define F_BODY(name, doc)
+#define MSG_END
 #define MSG_BEGIN(lower, UPPER, code, way, doc) \
-    {code, #UPPER, row_random_##lower, row_same_##lower, row_seen_##lower, row_forget_##lower},
+    {code,                                      \
+     #UPPER,                                    \
+     row_random_##lower,                        \
+     row_same_##lower,                          \
+     row_seen_##lower,                          \
+     row_forget_##lower,                        \
+     LOOSE_BODY_##UPPER},
 #include "proto/messages.def"
 #undef MSG_BEGIN
 };

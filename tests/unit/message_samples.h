@@ -32,6 +32,7 @@ struct row {
     void (*same)(const struct message *a, const struct message *b);
     void (*seen)(const msgpack_object_array *a, const struct message *m);
     void (*forget)(struct message *m, size_t kept);
+    bool loose_body; /* one field is the whole body, so no size in the head tells that it was cut */
 };
 
 extern const struct row rows[];
