@@ -351,6 +351,35 @@ static void check_peers(const struct config *c, struct strbuf *why)
                        "which: move them there");
 }
 
+bool config_type_has_handler(const struct config_type *type)
+{
+    return type->handler && strcmp(type->handler, "events") != 0;
+}
+
+static bool header_ok(const char *name)
+{
+    static const char letters[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~";
+    size_t n = strlen(name);
+    return n <= 64 && strspn(name, letters) == n;
+}
+
+static void check_type(const struct config *c, const struct config_type *type, struct strbuf *why)
+{
+    char path[128];
+    snprintf(path, sizeof path, "types.%s.handler", type->name);
+    if (strcmp(type->name, "events") == 0 && config_type_has_handler(type))
+        config_problem(why, config_origin(c, path), path,
+                       "keys without a type are of this one and run no code: declare a type of "
+                       "another name");
+    snprintf(path, sizeof path, "types.%s.headers", type->name);
+    for (size_t i = 0; i < type->headers.count; i++)
+        if (!header_ok(type->headers.at[i]))
+            config_problem(why, config_origin(c, path), path, "\"%s\" is no header's name",
+                           type->headers.at[i]);
+    check_list(c, path, &type->headers, why);
+}
+
 static int check_whole(struct config *c, struct strbuf *why)
 {
     size_t before = why->size;
@@ -361,6 +390,8 @@ static int check_whole(struct config *c, struct strbuf *why)
                        "a name has 1 to 64 bytes");
     check_list(c, "cluster.routers", &c->cluster.routers, why);
     check_list(c, "cluster.shards", &c->cluster.shards, why);
+    for (size_t i = 0; i < c->n_types; i++)
+        check_type(c, &c->types[i], why);
     for (size_t i = 0; i < c->n_routes; i++) {
         char path[32];
         snprintf(path, sizeof path, "routes[%zu]", i);

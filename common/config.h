@@ -23,7 +23,12 @@ struct config_type { /* types.<name> */
     int64_t age_ms; /* retention.age, default 1h */
     uint64_t count; /* retention.count, default 10000 */
     uint64_t bytes; /* retention.bytes, default 16MiB */
-    char *handler;  /* parsed and kept; "events" or NULL now, others refused: "comes with rooms" */
+    char *handler;  /* path of a .lua or .so file, "events" or NULL: a log without code */
+    /* What is said here wins over what the handler's file says; NULL and 0: nothing is said. */
+    char *on_duplicate; /* "allow", "replace", "reject" */
+    unsigned max_connections;
+    uint64_t max_connection_state; /* bytes */
+    struct config_list headers;    /* that the handler's identify sees besides the usual ones */
 };
 
 struct config_peer { /* cluster.peers[]: who may be what; several of a key add up */
@@ -102,6 +107,8 @@ struct config {
 MUST_USE int config_load(struct config *out, const char *path, const char *const *overrides,
                          struct strbuf *why);
 void config_free(struct config *c);
+/* Whether rooms of this type run code. */
+bool config_type_has_handler(const struct config_type *type);
 /* The slot seed in force (cluster.seed or derived from the name) and the cluster's id. */
 uint64_t config_slot_seed(const struct config *c);
 uint64_t config_cluster_id(const struct config *c);

@@ -13,6 +13,7 @@
 enum field_kind {
     FIELD_TEXT,      /* char * */
     FIELD_PATH,      /* char *, relative to the configuration file */
+    FIELD_HANDLER,   /* char *: "events", or a path that ends in .lua or .so */
     FIELD_ENDPOINT,  /* char *: host:port, tcp://host:port, ipc://path */
     FIELD_LIST,      /* struct config_list */
     FIELD_ENDPOINTS, /* struct config_list of endpoints */

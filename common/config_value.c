@@ -210,6 +210,12 @@ static void set_text(void *at, const char *text)
     *target = mem_strdup(text);
 }
 
+static bool has_suffix(const char *text, const char *suffix)
+{
+    size_t n = strlen(text), m = strlen(suffix);
+    return n > m && strcmp(text + n - m, suffix) == 0;
+}
+
 static void set_path(void *at, const char *text, const char *directory)
 {
     struct strbuf path = {0};
@@ -218,6 +224,20 @@ static void set_path(void *at, const char *text, const char *directory)
     strbuf_put_text(&path, text);
     set_text(at, strbuf_cstr(&path));
     strbuf_free(&path);
+}
+
+static bool set_handler(void *at, const char *text, const char *directory, struct strbuf *why)
+{
+    if (strcmp(text, "events") == 0) {
+        set_text(at, text);
+        return true;
+    }
+    if (!has_suffix(text, ".lua") && !has_suffix(text, ".so")) {
+        strbuf_printf(why, "\"%s\" is no handler; write events, or a file.lua or file.so", text);
+        return false;
+    }
+    set_path(at, text, directory);
+    return true;
 }
 
 static bool set_list(const struct field *f, void *base, const char *text, struct strbuf *why)
@@ -257,6 +277,8 @@ bool config_value_set(const struct field *f, void *base, const char *text, const
     case FIELD_PATH:
         set_path(at, text, directory);
         return true;
+    case FIELD_HANDLER:
+        return set_handler(at, text, directory, why);
     case FIELD_ENDPOINT:
     case FIELD_KEY:
         if (!(f->kind == FIELD_KEY ? config_key_check(text, why) : endpoint_check(text, why)))
@@ -304,8 +326,8 @@ bool config_value_append(const struct field *f, void *base, const char *text, st
 
 static bool holds_text(const struct field *f)
 {
-    return f->kind == FIELD_TEXT || f->kind == FIELD_PATH || f->kind == FIELD_ENDPOINT ||
-           f->kind == FIELD_KEY;
+    return f->kind == FIELD_TEXT || f->kind == FIELD_PATH || f->kind == FIELD_HANDLER ||
+           f->kind == FIELD_ENDPOINT || f->kind == FIELD_KEY;
 }
 
 void config_value_clear(const struct field *f, void *base)
@@ -348,9 +370,19 @@ static void put_list(struct strbuf *out, const struct config_list *list)
     strbuf_put_byte(out, ']');
 }
 
+/* A number without a default, which nobody gave. */
+static bool number_unset(const struct field *f, const void *at)
+{
+    return !f->preset &&
+           ((f->kind == FIELD_UNSIGNED && *(const unsigned *)at == 0) ||
+            ((f->kind == FIELD_NUMBER || f->kind == FIELD_SIZE) && *(const uint64_t *)at == 0));
+}
+
 static void put_number(const struct field *f, const void *at, bool json, struct strbuf *out)
 {
-    if (f->kind == FIELD_UNSIGNED)
+    if (number_unset(f, at))
+        strbuf_put_text(out, json ? "null" : "");
+    else if (f->kind == FIELD_UNSIGNED)
         strbuf_put_u64(out, *(const unsigned *)at);
     else if (f->kind == FIELD_RATE)
         strbuf_printf(out, json ? "%g" : "%g/s", *(const double *)at);
@@ -388,5 +420,5 @@ bool config_value_is_set(const struct field *f, const void *base)
         return *(char *const *)at != NULL;
     if (config_holds_list(f))
         return ((const struct config_list *)at)->count > 0;
-    return f->kind != FIELD_LATER;
+    return f->kind != FIELD_LATER && !number_unset(f, at);
 }

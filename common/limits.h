@@ -50,6 +50,10 @@
 #define IDEMPOTENCY_IDS_PER_ROOM_MAX 1048576
 #define ROOM_META_MIN_MS (24 * 3600 * 1000)
 
+/* rooms with handlers */
+#define ROOM_CONNECTIONS_MAX 32768
+#define CONNECTION_STATE_MAX_BYTES (16 * KIB)
+
 /* gateway */
 #define CONN_QUEUE_MAX_BYTES (256 * KIB) /* beyond it a connection lags */
 #define CONN_LAG_MAX_MS 30000

@@ -284,13 +284,31 @@ static const struct {
     {"auth: { keys: [ { kid: a } ] }\n", "stoa.yaml:1: auth.keys: comes in a later version"},
     {"shard: { sync: relaxed }\n", "stoa.yaml:1: shard.sync: \"relaxed\" comes in a later version; "
                                    "for now it can be full"},
-    {"types: { chat: { handler: rooms/chat.lua } }\n",
-     "stoa.yaml:1: types.chat.handler: \"rooms/chat.lua\" comes in a later version; for now it can "
-     "be "
-     "events"},
-    {"types: { chat: { presence: true, rate: { room: 5/s } } }\n",
+    {"types: { chat: { handler: rooms/chat.py } }\n",
+     "stoa.yaml:1: types.chat.handler: \"rooms/chat.py\" is no handler; write events, or a "
+     "file.lua "
+     "or file.so"},
+    {"types: { chat: { handler: .lua } }\n",
+     "stoa.yaml:1: types.chat.handler: \".lua\" is no handler; write events, or a file.lua or "
+     "file.so"},
+    {"types: { events: { handler: a.lua } }\n",
+     "stoa.yaml:1: types.events.handler: keys without a type are of this one and run no code: "
+     "declare a type of another name"},
+    {"types: { chat: { on_duplicate: kick, max_connections: 0, max_connection_state: 17KiB } }\n",
+     "stoa.yaml:1: types.chat.on_duplicate: \"kick\" is not one of its values: allow, replace, "
+     "reject\n"
+     "stoa.yaml:1: types.chat.max_connections: \"0\" is out of range, 1 to 32768\n"
+     "stoa.yaml:1: types.chat.max_connection_state: \"17KiB\" is out of range, 1B to 16KiB"},
+    {"types: { chat: { max_connections: 32769 } }\n",
+     "stoa.yaml:1: types.chat.max_connections: \"32769\" is out of range, 1 to 32768"},
+    {"types: { chat: { headers: [\"x y\"] } }\n",
+     "stoa.yaml:1: types.chat.headers: \"x y\" is no header's name"},
+    {"types: { chat: { headers: [a, a] } }\n",
+     "stoa.yaml:1: types.chat.headers: a stands there twice"},
+    {"types: { chat: { presence: true, rate: { room: 5/s }, schemas: { event: e.json } } }\n",
      "stoa.yaml:1: types.chat.presence: comes in a later version\n"
-     "stoa.yaml:1: types.chat.rate: comes in a later version"},
+     "stoa.yaml:1: types.chat.rate: comes in a later version\n"
+     "stoa.yaml:1: types.chat.schemas: comes in a later version"},
     {"routes:\n  - { path: /iterator, key: k, dialect: orpc }\n",
      "stoa.yaml:2: routes[0].dialect: \"orpc\" comes in a later version; for now it can be raw"},
     {"routes:\n  - { key: k }\n",
@@ -481,8 +499,64 @@ START_TEST(test_diff)
                                             "types.chat.retention.age\n"
                                             "types.chat.retention.count\n"
                                             "types.chat.retention.bytes\n"
-                                            "types.chat.handler\n");
+                                            "types.chat.handler\n"
+                                            "types.chat.on_duplicate\n"
+                                            "types.chat.max_connections\n"
+                                            "types.chat.max_connection_state\n"
+                                            "types.chat.headers\n");
     strbuf_free(&changed);
+    config_free(&before);
+    config_free(&after);
+}
+END_TEST
+
+START_TEST(test_room_types)
+{
+    struct config before, after;
+    struct strbuf shown = {0};
+    ck_assert_int_eq(mkdir("sub", 0700), 0);
+    put("sub/stoa.yaml", "types:\n"
+                         "  chat: { handler: rooms/chat.lua, on_duplicate: replace,\n"
+                         "    max_connections: 7, max_connection_state: 4KiB, headers: [X-Team] }\n"
+                         "  counter: { handler: /opt/libcounter.so }\n"
+                         "  plain: { handler: events }\n");
+    load(&before, "sub/stoa.yaml", NULL);
+    ck_assert_uint_eq(before.n_types, 4);
+    const struct config_type *chat = &before.types[1];
+    ck_assert(config_type_has_handler(chat));
+    ck_assert_str_eq(chat->handler, "sub/rooms/chat.lua");
+    ck_assert_str_eq(chat->on_duplicate, "replace");
+    ck_assert_uint_eq(chat->max_connections, 7);
+    ck_assert_uint_eq(chat->max_connection_state, 4096);
+    ck_assert_uint_eq(chat->headers.count, 1);
+    ck_assert_str_eq(chat->headers.at[0], "X-Team");
+    ck_assert(config_type_has_handler(&before.types[2]));
+    ck_assert_str_eq(before.types[2].handler, "/opt/libcounter.so");
+    ck_assert_ptr_null(before.types[2].on_duplicate);
+    ck_assert_uint_eq(before.types[2].max_connections, 0);
+    ck_assert(!config_type_has_handler(&before.types[3]));
+    ck_assert(!config_type_has_handler(&before.types[0]));
+    config_print(&before, false, &shown);
+    ck_assert_ptr_nonnull(strstr(strbuf_cstr(&shown), "types.chat.handler: sub/rooms/chat.lua"));
+    ck_assert_ptr_nonnull(strstr(strbuf_cstr(&shown), "types.chat.max_connection_state: 4KiB"));
+    ck_assert_ptr_nonnull(strstr(strbuf_cstr(&shown), "types.chat.headers: [\"X-Team\"]"));
+    /* Nothing was said of them: nothing is shown, and the handler's own hold. */
+    ck_assert_ptr_nonnull(strstr(strbuf_cstr(&shown), "types.counter.max_connections:  "));
+    strbuf_reset(&shown);
+    config_print(&before, true, &shown);
+    ck_assert_ptr_nonnull(
+        strstr(strbuf_cstr(&shown),
+               "\"types.counter.max_connections\":{\"value\":null,\"from\":\"default\"}"));
+    put("sub/stoa.yaml", "types:\n"
+                         "  chat: { handler: rooms/chat2.lua, on_duplicate: replace,\n"
+                         "    max_connections: 8, max_connection_state: 4KiB, headers: [X-Team] }\n"
+                         "  counter: { handler: /opt/libcounter.so }\n"
+                         "  plain: { handler: events }\n");
+    load(&after, "sub/stoa.yaml", NULL);
+    strbuf_reset(&shown);
+    config_diff(&before, &after, &shown);
+    ck_assert_str_eq(strbuf_cstr(&shown), "types.chat.handler\ntypes.chat.max_connections\n");
+    strbuf_free(&shown);
     config_free(&before);
     config_free(&after);
 }
@@ -570,6 +644,7 @@ int main(void)
     tcase_add_test(c, test_paths_and_secrets_are_relative_to_the_file);
     tcase_add_test(c, test_default_text_reads_back);
     tcase_add_test(c, test_diff);
+    tcase_add_test(c, test_room_types);
     tcase_add_test(c, test_durations_and_sizes);
     tcase_add_test(c, test_derived);
     suite_add_tcase(suite, c);
