@@ -13,6 +13,7 @@
 #define STOA_GATEWAY_CORE_H
 
 #include "common/base36.h"
+#include "common/base64.h"
 #include "common/hash.h"
 #include "common/heap.h"
 #include "common/limits.h"
@@ -313,8 +314,6 @@ void waiter_drop(struct gateway *g, struct waiter *w);
 #define FRAME_BINARY 2u
 /* Appends the header of one whole, unmasked frame of `size` payload bytes. */
 void frame_put_header(struct strbuf *out, unsigned opcode, size_t size);
-void base64_put(struct strbuf *out, struct slice bytes);
-size_t base64_size(size_t bytes);
 void event_id_put(struct strbuf *out, struct position p);   /* without quotes */
 void miss_put(struct strbuf *out, const struct miss *miss); /* JSON {"from","to","reason"} */
 void event_json_put(struct strbuf *out, uint64_t epoch, const struct event *e,
