@@ -21,6 +21,7 @@
 #define MEMBER_CONFIRM_MS 15000    /* after a restart or a lost link a connection is waited for */
 #define CALL_ANSWER_KEPT_MS 300000 /* retries with the same id get it */
 #define SESSION_MAX_BYTES 64
+#define SEGMENT_MAX_BYTES (64 * MIB) /* all that one segment may send, change and close */
 
 struct connection {
     struct actor *actor;
@@ -44,6 +45,8 @@ struct alarm {
     bool set;
     int64_t due_ms;
     uint32_t attempt;  /* failed ones so far */
+    bool running;      /* on_alarm runs for it, or failed and is to run again: not what a handler
+                          sees as scheduled; scheduling anew clears it */
     bool dead;         /* failed for good; kept to be seen */
     struct strbuf why; /* of the last failure */
 };
@@ -86,7 +89,7 @@ struct output {
     uint32_t conflate_at, conflate_size;
     uint32_t payload_at, payload_size;
 };
-struct state_change {
+struct state_change { /* one a connection: the last */
     struct connection *connection;
     uint32_t at, size;
 };
@@ -109,8 +112,12 @@ struct context {
 enum wait_kind { WAIT_NONE, WAIT_SLEEP, WAIT_SIBLING };
 
 struct segment {
-    struct strbuf bytes; /* what outputs, changes and closes point into */
-    struct vec outputs, states, closes;
+    struct strbuf
+        bytes;          /* what outputs, changes and closes point into, at most SEGMENT_MAX_BYTES */
+    struct vec outputs; /* struct output, in order; several may share a payload */
+    struct vec states;  /* struct state_change, by number of the connection */
+    struct vec closes;  /* struct close_wish, by number of the connection */
+    struct vec kept;    /* void *: memory that grew or was replaced, for slices given out */
     bool state_set;
     struct strbuf state;
     enum { ALARM_KEPT, ALARM_SET, ALARM_CANCELLED } alarm;
@@ -125,7 +132,11 @@ struct segment {
 };
 
 /* ---- context.c ---- */
-void segment_begin(struct segment *g);
+void segment_begin(struct segment *g); /* empty; each is followed by its segment_free */
 void segment_free(struct segment *g);
+/* Copies `s` into bytes; slices into it stay good. False: it would be too much. */
+bool segment_keep(struct segment *g, struct slice s, uint32_t *at);
+/* ---- context_send.c: whether the running segment told it to close ---- */
+bool connection_leaves(const struct connection *c);
 
 #endif
