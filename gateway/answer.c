@@ -30,7 +30,10 @@ static const struct {
     {"UpgradeRequired", 426},
     {"RateLimited", 429},
     {"RoomError", 500},
+    {"RoomExecutionError", 500},
     {"UpgradeError", 500},
+    {"SendError", 500},
+    {"BroadcastError", 500},
     {"Busy", 503},
     {"Moving", 503},
     {"DiskFull", 503},
@@ -46,6 +49,11 @@ static size_t tag_index(const char *tag)
     while (i < sizeof tags / sizeof *tags && strcmp(tags[i].tag, tag) != 0)
         i++;
     return i;
+}
+
+bool tag_known(const char *tag)
+{
+    return tag_index(tag) < sizeof tags / sizeof *tags;
 }
 
 unsigned tag_status(const char *tag)

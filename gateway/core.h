@@ -54,7 +54,7 @@ struct timer {
 };
 
 /* ---- calls ---- */
-enum call_kind { CALL_PUBLISH, CALL_PULL, CALL_LOG, CALL_PURGE, CALL_ASK };
+enum call_kind { CALL_PUBLISH, CALL_PULL, CALL_LOG, CALL_PURGE, CALL_ASK, CALL_ROOM };
 struct call {
     uint64_t cid; /* 0: not in g->calls */
     enum call_kind kind;
@@ -288,6 +288,7 @@ bool peer_is_router(const struct gateway *g, uint32_t peer);
 struct shard_link *shard_of_peer(struct gateway *g, uint32_t peer); /* NULL: not a shard */
 
 /* ---- answer.c ---- */
+bool tag_known(const char *tag); /* whether it is one of surface.md's table */
 unsigned tag_status(const char *tag);
 void error_put(struct strbuf *out, const char *tag, const char *message, bool with_status);
 /* Counts a refusal and logs it. `message` is a constant: nothing of the input is in it. */
@@ -422,6 +423,10 @@ void hold_init(struct gateway *g);
 /* ---- session_v1.c ---- */
 void v1_publish_done(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
                      const char *tag, const char *message);
+/* One of `ok` and `error`, each JSON. */
+void v1_call_done(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
+                  struct slice error);
+void v1_call_item(struct gateway *g, struct session *s, struct slice ref, struct slice item);
 
 /* ---- publish.c ---- */
 struct publish_order {
@@ -448,6 +453,28 @@ void publish_on_nack(struct gateway *g, struct call *call, const struct message 
 void publish_router_up(struct gateway *g);
 void publish_router_lost(struct gateway *g, uint32_t peer);
 void publish_destroy(struct gateway *g, struct call *call);
+
+/* ---- call_route.c: what is asked of rooms with handlers ---- */
+struct call_order {
+    enum call_verb verb;
+    struct slice key;
+    struct slice name;  /* VERB_METHOD: the method; VERB_CONNECTIONS: a tag, empty: all */
+    struct slice input; /* JSON, empty: none */
+    struct slice ref;   /* stoa.v1: raw JSON; data NULL: none given */
+    bool by_session;    /* answered on the session (v1_call_done), not by HTTP */
+    bool idempotent;    /* the client gave a key */
+    uint8_t msg_id[16]; /* room_call_check sets it */
+};
+/* Checks, and sets the id. NULL: fine, else the tag, with a message. */
+const char *room_call_check(struct gateway *g, struct call_order *order,
+                            struct slice idempotency_key, const char **message);
+/* Sends. NULL: it will be answered, else tag and message. */
+const char *room_call_begin(struct gateway *g, uint64_t client, const char *cors,
+                            const struct call_order *order, const char **message);
+void room_call_on_result(struct gateway *g, struct call *call, const struct message *m);
+void room_call_on_nack(struct gateway *g, struct call *call, const struct message *m);
+void room_call_peer_down(struct gateway *g, struct call *call);
+void room_call_destroy(struct gateway *g, struct call *call);
 
 /* ---- routes ---- */
 enum right { RIGHT_SUBSCRIBE, RIGHT_PUBLISH, RIGHT_SEND, RIGHT_CALL, RIGHT_MANAGE };
@@ -479,6 +506,8 @@ bool exchange_number(struct exchange *x, const char *name, uint64_t least, uint6
 
 struct slice key_type(struct slice key); /* what stands before ':', `events` without one */
 bool type_declared(const struct gateway *g, struct slice type);
+/* The type of the key if its rooms have a handler, else NULL. */
+const struct gateway_type *type_with_handler(const struct gateway *g, struct slice key);
 /* Raw socket or event stream of x->key, a key of the type `events`: other types have rules of
  * their own, which only routes that serve them know. */
 void route_events(struct exchange *x);
@@ -486,10 +515,16 @@ void route_events(struct exchange *x);
 bool own_route_find(struct exchange *x);
 void route_socket(struct exchange *x, const struct dialect *dialect, const struct start *start);
 void route_publish(struct exchange *x);
-void route_log(struct exchange *x);         /* x->key is set */
-void route_purge(struct exchange *x);       /* x->key is set */
-void route_connections(struct exchange *x); /* x->key is set */
-void route_close(struct exchange *x);       /* x->key is set */
+void route_log(struct exchange *x);              /* x->key is set */
+void route_purge(struct exchange *x);            /* x->key is set */
+void route_connections(struct exchange *x);      /* x->key is set */
+void route_close(struct exchange *x);            /* x->key is set */
+void route_room_send(struct exchange *x);        /* x->key is set, of a type with a handler */
+void route_room_broadcast(struct exchange *x);   /* as above */
+void route_room_alarm(struct exchange *x);       /* as above */
+void route_room_state(struct exchange *x);       /* as above */
+void route_room_connections(struct exchange *x); /* as above */
+void route_room_method(struct exchange *x, struct slice raw);
 void route_keys(struct exchange *x);
 void route_status(struct exchange *x);
 void route_top(struct exchange *x);

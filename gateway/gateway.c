@@ -83,6 +83,8 @@ static void on_down(void *ctx, uint32_t peer)
             purge_peer_down(g, call);
         else if (call->kind == CALL_ASK)
             ask_peer_down(g, call);
+        else if (call->kind == CALL_ROOM)
+            room_call_peer_down(g, call);
     }
 }
 
@@ -121,6 +123,9 @@ static void on_nack(struct gateway *g, uint32_t peer, const struct message *m)
     case CALL_ASK:
         ask_peer_down(g, call);
         break;
+    case CALL_ROOM:
+        room_call_on_nack(g, call, m);
+        break;
     }
 }
 
@@ -139,6 +144,8 @@ static void on_answer(struct gateway *g, uint32_t peer, const struct message *m,
         log_on_replay(g, call, m);
     else if (m->type == MSG_ANSWER && call->kind == CALL_ASK)
         ask_on_answer(g, call, m);
+    else if (m->type == MSG_RESULT && call->kind == CALL_ROOM)
+        room_call_on_result(g, call, m);
 }
 
 static void on_message(void *ctx, uint32_t peer, const struct message *m, struct buf *packet)
@@ -149,6 +156,7 @@ static void on_message(void *ctx, uint32_t peer, const struct message *m, struct
     case MSG_PACK:
     case MSG_REPLAY:
     case MSG_ANSWER:
+    case MSG_RESULT:
         on_answer(g, peer, m, packet);
         return;
     case MSG_NACK:
@@ -277,6 +285,9 @@ static void calls_destroy(struct gateway *g)
         case CALL_ASK: /* takes its sister calls along: begin anew */
             ask_destroy(g, call);
             cursor = 0;
+            break;
+        case CALL_ROOM:
+            room_call_destroy(g, call);
             break;
         case CALL_PULL:
             break;

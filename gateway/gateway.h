@@ -40,6 +40,15 @@ struct gateway_ports {
     void (*close)(void *ctx, uint64_t client, unsigned code, struct slice reason);
 };
 
+struct gateway_type { /* types of the configuration; borrowed */
+    const char *name;
+    bool has_handler; /* its keys are rooms that connections join */
+    bool presence;    /* its rooms tell who is there */
+    /* Request headers beside origin, user-agent and accept-language that its handler may see, in
+     * lower case; NULL-terminated, NULL: none. */
+    const char *const *headers;
+};
+
 struct gateway_route { /* routes[] of the configuration; borrowed */
     const char *path, *key;
     const char *replay; /* when a request does not say; NULL: none */
@@ -53,9 +62,10 @@ struct gateway_options {
     uint64_t seed;
     uint64_t payload_max_bytes;
     unsigned keys_per_socket;
-    bool loopback;                      /* the listener is loopback: rules for Host and Origin */
-    const char *const *origins;         /* gateway.origins; NULL-terminated, NULL: not configured */
-    const char *const *types;           /* declared room types, NULL-terminated; [0] = "events" */
+    bool loopback;                    /* the listener is loopback: rules for Host and Origin */
+    const char *const *origins;       /* gateway.origins; NULL-terminated, NULL: not configured */
+    const struct gateway_type *types; /* declared ones; [0] is "events" */
+    size_t n_types;
     const struct gateway_route *routes; /* valid ones: see own_route_valid */
     size_t n_routes;
     const char *address;          /* where this gateway listens, for /status */

@@ -120,11 +120,21 @@ static bool is_ready(void *ctx, struct strbuf *why)
     return ready;
 }
 
+static void read_types(struct program *p, const struct config *c)
+{
+    for (size_t i = 0; i < c->n_types; i++) {
+        const struct config_list *headers = &c->types[i].headers;
+        p->types[i] = (struct gateway_type){
+            .name = c->types[i].name,
+            .has_handler = config_type_has_handler(&c->types[i]),
+            .headers = headers->count ? (const char *const *)headers->at : NULL};
+    }
+}
+
 static void create_gateway(struct program *p)
 {
     struct config *c = &p->config;
-    for (size_t i = 0; i < c->n_types; i++)
-        p->types[i] = c->types[i].name;
+    read_types(p, c);
     size_t n_routers = c->cluster.routers.count;
     for (size_t i = 0; i < n_routers; i++)
         p->endpoints[i] = c->cluster.routers.at[i];
@@ -146,6 +156,7 @@ static void create_gateway(struct program *p)
         .loopback = io_is_loopback(c->gateway.listen),
         .origins = origins(c),
         .types = p->types,
+        .n_types = c->n_types,
         .routes = p->routes,
         .n_routes = c->n_routes,
         .address = c->gateway.listen,

@@ -16,7 +16,7 @@ struct program {
     struct config config;           /* of the start; parts keep pointers into it */
     struct config reloaded;         /* origins, limits and log once `is_reloaded` */
     bool is_reloaded;
-    const char *types[CONFIG_TYPES_MAX + 1];
+    struct gateway_type types[CONFIG_TYPES_MAX];
     struct gateway_route routes[CONFIG_LIST_MAX];
     const char *endpoints[2 * CONFIG_LIST_MAX]; /* as dialed: routers, then shards */
     struct log log;

@@ -224,12 +224,23 @@ struct slice key_type(struct slice key)
     return colon ? slice_of(key.data, (size_t)(colon - key.data)) : slice_text("events");
 }
 
+static const struct gateway_type *type_find(const struct gateway *g, struct slice type)
+{
+    for (size_t i = 0; i < g->options.n_types; i++)
+        if (slice_is(type, g->options.types[i].name))
+            return &g->options.types[i];
+    return NULL;
+}
+
 bool type_declared(const struct gateway *g, struct slice type)
 {
-    for (const char *const *at = g->options.types; at && *at; at++)
-        if (slice_is(type, *at))
-            return true;
-    return false;
+    return type_find(g, type) != NULL;
+}
+
+const struct gateway_type *type_with_handler(const struct gateway *g, struct slice key)
+{
+    const struct gateway_type *type = type_find(g, key_type(key));
+    return type && type->has_handler ? type : NULL;
 }
 
 /* Whether the key is of a declared type other than `events`. */
@@ -303,9 +314,18 @@ static void on_purge(struct exchange *x)
         route_purge(x);
 }
 
+static bool has_handler(const struct exchange *x)
+{
+    return type_with_handler(x->g, strbuf_slice(&x->key)) != NULL;
+}
+
 static void on_connections(struct exchange *x)
 {
-    if (exchange_key(x, RIGHT_MANAGE))
+    if (!exchange_key(x, RIGHT_MANAGE))
+        return;
+    if (has_handler(x))
+        route_room_connections(x);
+    else
         route_connections(x);
 }
 
@@ -320,9 +340,18 @@ static void no_handler(struct exchange *x)
     exchange_error(x, "NoHandler", "this room has no handler; publish to it instead");
 }
 
+static void presence_later(struct exchange *x)
+{
+    exchange_error(x, "NotFound", "presence comes later; see /api/{type}/{id}/connections");
+}
+
 static void on_presence(struct exchange *x)
 {
-    if (exchange_key(x, RIGHT_SUBSCRIBE))
+    if (!exchange_key(x, RIGHT_SUBSCRIBE))
+        return;
+    if (has_handler(x))
+        presence_later(x);
+    else
         no_handler(x);
 }
 
@@ -346,16 +375,17 @@ static const struct {
     const char *verb;
     enum http_method method;
     enum right right;
-    void (*run)(struct exchange *x); /* NULL: needs a handler */
+    void (*run)(struct exchange *x);      /* of a room without a handler; NULL: needs one */
+    void (*run_room)(struct exchange *x); /* of a room with a handler */
 } api[] = {
-    {"connections", HTTP_M_GET, RIGHT_MANAGE, route_connections},
-    {"log", HTTP_M_GET, RIGHT_SUBSCRIBE, route_log},
-    {"close", HTTP_M_POST, RIGHT_MANAGE, route_close},
-    {"send", HTTP_M_POST, RIGHT_SEND, no_handler},
-    {"broadcast", HTTP_M_POST, RIGHT_MANAGE, no_handler},
-    {"state", HTTP_M_GET, RIGHT_MANAGE, NULL},
-    {"presence", HTTP_M_GET, RIGHT_SUBSCRIBE, NULL},
-    {"alarm", HTTP_M_POST, RIGHT_MANAGE, NULL},
+    {"connections", HTTP_M_GET, RIGHT_MANAGE, route_connections, route_room_connections},
+    {"log", HTTP_M_GET, RIGHT_SUBSCRIBE, route_log, route_log},
+    {"close", HTTP_M_POST, RIGHT_MANAGE, route_close, route_close},
+    {"send", HTTP_M_POST, RIGHT_SEND, no_handler, route_room_send},
+    {"broadcast", HTTP_M_POST, RIGHT_MANAGE, no_handler, route_room_broadcast},
+    {"state", HTTP_M_GET, RIGHT_MANAGE, NULL, route_room_state},
+    {"presence", HTTP_M_GET, RIGHT_SUBSCRIBE, NULL, presence_later},
+    {"alarm", HTTP_M_POST, RIGHT_MANAGE, NULL, route_room_alarm},
 };
 
 static void method_refused(struct exchange *x, const char *allow)
@@ -386,6 +416,8 @@ static void api_verb(struct exchange *x, struct slice type, struct slice verb)
             method_refused(x, api[i].method == HTTP_M_GET ? "GET, HEAD, OPTIONS" : "POST, OPTIONS");
         else if (!exchange_admit(x, api[i].right))
             return;
+        else if (has_handler(x))
+            api[i].run_room(x);
         else if (api[i].run)
             api[i].run(x);
         else
@@ -396,7 +428,11 @@ static void api_verb(struct exchange *x, struct slice type, struct slice verb)
         exchange_error(x, "NotFound", "the path is /api/{type}/{id}/{verb}");
     else if (method_of(x) != HTTP_M_POST)
         method_refused(x, "POST, OPTIONS");
-    else if (exchange_admit(x, RIGHT_CALL))
+    else if (!exchange_admit(x, RIGHT_CALL))
+        return;
+    else if (has_handler(x))
+        route_room_method(x, verb);
+    else
         needs_handler(x, type);
 }
 

@@ -152,6 +152,31 @@ void v1_publish_done(struct gateway *g, struct session *s, struct slice ref, str
     }
 }
 
+void v1_call_done(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
+                  struct slice error)
+{
+    STOA_ASSERT(s->pubs > 0);
+    s->pubs--;
+    if (ref.size == 0 && error.size == 0)
+        return;
+    struct strbuf *out = control_begin(g, "");
+    ref_put(out, ref);
+    strbuf_put_text(out, error.size > 0 ? ",\"error\":" : ",\"ok\":");
+    strbuf_put_slice(out, error.size > 0 ? error : ok);
+    strbuf_put_byte(out, '}');
+    control_send(g, s);
+}
+
+void v1_call_item(struct gateway *g, struct session *s, struct slice ref, struct slice item)
+{
+    struct strbuf *out = control_begin(g, "");
+    ref_put(out, ref);
+    strbuf_put_text(out, ",\"item\":");
+    strbuf_put_slice(out, item);
+    strbuf_put_byte(out, '}');
+    control_send(g, s);
+}
+
 /* A frame that is not JSON or not one of ours. */
 static void bad_frame(struct gateway *g, struct session *s, const char *message)
 {
@@ -185,6 +210,9 @@ enum member {
     M_TAGS,
     M_TO,
     M_EXCEPT,
+    M_EVENT,
+    M_METHOD,
+    M_INPUT,
     MEMBER_COUNT
 };
 static const char *const member_names[MEMBER_COUNT] = {
@@ -206,6 +234,9 @@ static const char *const member_names[MEMBER_COUNT] = {
     [M_TAGS] = "tags",
     [M_TO] = "to",
     [M_EXCEPT] = "except",
+    [M_EVENT] = "event",
+    [M_METHOD] = "method",
+    [M_INPUT] = "input",
 };
 
 struct frame {
@@ -371,20 +402,62 @@ static void on_pub(struct gateway *g, struct session *s, const struct frame *f, 
     strbuf_free(&conflate);
 }
 
-/* What needs a handler, of rooms that have none. */
+/* Sends a call on its way; NULL: it will be answered. */
+static const char *room_verb_begin(struct gateway *g, struct session *s, const struct frame *f,
+                                   struct call_order *order, const char **message)
+{
+    struct strbuf method = {0}, idempotency_key = {0};
+    const char *tag = NULL;
+    order->idempotent = has(f, M_IDEMPOTENCY_KEY);
+    *message = "method and idempotencyKey: strings";
+    if ((order->idempotent && !text_of(f->of[M_IDEMPOTENCY_KEY], &idempotency_key)) ||
+        (order->verb == VERB_METHOD && !text_of(f->of[M_METHOD], &method)))
+        tag = "BadRequest";
+    order->name = strbuf_slice(&method);
+    s->pubs++;
+    if (!tag && s->pubs > PUBS_PER_SOCKET_MAX) {
+        tag = "Busy";
+        *message = "too much in flight on this socket: wait for answers";
+    }
+    if (!tag)
+        tag = room_call_check(g, order, strbuf_slice(&idempotency_key), message);
+    if (!tag)
+        tag = room_call_begin(g, s->client, "", order, message);
+    if (tag)
+        s->pubs--;
+    strbuf_free(&method);
+    strbuf_free(&idempotency_key);
+    return tag;
+}
+
+/* A direct send, or a method. */
 static void on_room_verb(struct gateway *g, struct session *s, const struct frame *f,
                          enum member verb, struct slice key)
 {
-    const char *tag = "NoHandler", *message = "this room has no handler; publish to it instead";
+    const char *tag = NULL, *message = "";
+    struct call_order order = {.verb = verb == M_SEND ? VERB_SEND : VERB_METHOD,
+                               .key = key,
+                               .input = f->of[verb == M_SEND ? M_EVENT : M_INPUT].raw,
+                               .ref = f->of[M_REF].raw,
+                               .by_session = true};
     if (!key_valid(key, false)) {
         tag = "BadKey";
         message = "a key is 1 to 256 bytes of UTF-8 without control characters and does not begin "
                   "with $";
+    } else if (!authorize(NULL, verb == M_SEND ? RIGHT_SEND : RIGHT_CALL, key)) {
+        tag = "Forbidden";
+        message = "the token does not allow this key";
+    } else if (type_with_handler(g, key)) {
+        tag = room_verb_begin(g, s, f, &order, &message);
     } else if (verb == M_CALL && !type_declared(g, key_type(key))) {
         tag = "NoSuchType";
         message = "no room type of this name is declared";
+    } else {
+        tag = "NoHandler";
+        message = "this room has no handler; publish to it instead";
     }
-    send_ref_error(g, s, f->of[M_REF].raw, tag, message);
+    if (tag)
+        send_ref_error(g, s, order.ref, tag, message);
 }
 
 static void on_ping(struct gateway *g, struct session *s, struct slice raw)

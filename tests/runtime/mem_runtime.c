@@ -367,7 +367,7 @@ static struct hub_self self_of(struct process *p)
 
 static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
 {
-    static const char *const types[] = {"events", NULL};
+    static const struct gateway_type types[] = {{.name = "events"}};
     struct gateway_ports ports = {.ctx = p,
                                   .respond = port_respond,
                                   .stream = port_stream,
@@ -383,6 +383,7 @@ static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
                                       .keys_per_socket = KEYS_PER_SOCKET_MAX,
                                       .loopback = true,
                                       .types = types,
+                                      .n_types = 1,
                                       .version = "0.1"};
     p->gateway = gateway_create(&options, hub_ports, &ports, NULL, p->metrics);
 }

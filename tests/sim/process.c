@@ -132,7 +132,7 @@ static struct hub_self self_of(struct process *p)
 
 static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
 {
-    static const char *const types[] = {"events", "short", NULL};
+    static const struct gateway_type types[] = {{.name = "events"}, {.name = "short"}};
     struct world *w = p->world;
     struct gateway_ports ports = socket_ports(p);
     struct gateway_options options = {.self = self_of(p),
@@ -144,6 +144,7 @@ static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
                                       .keys_per_socket = KEYS_PER_SOCKET_MAX,
                                       .loopback = true,
                                       .types = types,
+                                      .n_types = 2,
                                       .version = "0.1"};
     p->gateway = gateway_create(&options, hub_ports, &ports, NULL, w->metrics);
 }

@@ -76,7 +76,8 @@ static void client_close(void *ctx, uint64_t client, unsigned code, struct slice
 
 void world_start(void)
 {
-    static const char *const types[] = {"events", "few", NULL};
+    static const struct gateway_type types[] = {
+        {.name = "events"}, {.name = "few"}, {.name = "chat", .has_handler = true}};
     struct hub_ports hub_ports = {.send = far_gateway_send};
     struct gateway_ports ports = {.respond = client_respond,
                                   .stream = client_stream,
@@ -93,6 +94,7 @@ void world_start(void)
     options.n_shards = 1;
     options.seed = 9;
     options.types = types;
+    options.n_types = 3;
     options.version = "0.1";
     metrics = metrics_create();
     gateway = gateway_create(&options, &hub_ports, &ports, NULL, metrics);
