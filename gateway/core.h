@@ -508,8 +508,6 @@ struct slice key_type(struct slice key); /* what stands before ':', `events` wit
 bool type_declared(const struct gateway *g, struct slice type);
 /* The type of the key if its rooms have a handler, else NULL. */
 const struct gateway_type *type_with_handler(const struct gateway *g, struct slice key);
-/* The type of the key if its rooms have a handler, else NULL. */
-const struct gateway_type *type_with_handler(const struct gateway *g, struct slice key);
 /* Raw socket or event stream of x->key, a key of the type `events`: other types have rules of
  * their own, which only routes that serve them know. */
 void route_events(struct exchange *x);
