@@ -1,8 +1,9 @@
 /* SHELL. The store on LMDB: transactions, reads, scan.
  *
- * Five tables: log_0 and log_1 (lsn -> record, appended only, so a commit dirties just the last
- * pages), rooms, slots, meta. Keys are native 64-bit integers. Sync mode is full: mdb_txn_commit
- * returns when the data pages are synced and the meta page after them.
+ * Six tables: log_0 and log_1 (lsn -> record, appended only, so a commit dirties just the last
+ * pages), rooms, slots, meta, and rows (what rooms with handlers keep). Keys are native 64-bit
+ * integers; in meta names, in rows bytes that sort by table, room and name. Sync mode is full:
+ * mdb_txn_commit returns when the data pages are synced and the meta page after them.
  *
  * No WRITEMAP (a stray store cannot damage the file, a full disk is an error and not SIGBUS), one
  * environment, one write transaction at a time, one read transaction that is reset after every use:
@@ -80,11 +81,10 @@ static int lmdb_put_room(struct store *base, const struct store_room *room)
     return ERR_OK;
 }
 
-static int delete_key(struct lmdb_store *s, MDB_dbi dbi, uint64_t number)
+static int delete_key(struct lmdb_store *s, MDB_dbi dbi, MDB_val key)
 {
     STOA_ASSERT(s->write != NULL);
     s->removes = true;
-    MDB_val key = key_of(&number);
     int rc = mdb_del(s->write, dbi, &key, NULL);
     return rc == MDB_NOTFOUND ? ERR_OK : store_outcome(s, "delete", rc);
 }
@@ -92,14 +92,14 @@ static int delete_key(struct lmdb_store *s, MDB_dbi dbi, uint64_t number)
 static int lmdb_delete_room(struct store *base, uint64_t room_id)
 {
     struct lmdb_store *s = self_of(base);
-    return delete_key(s, s->rooms, room_id);
+    return delete_key(s, s->rooms, key_of(&room_id));
 }
 
 static int lmdb_remove(struct store *base, unsigned class_no, uint64_t lsn)
 {
     struct lmdb_store *s = self_of(base);
     STOA_ASSERT(class_no < STORE_CLASSES);
-    return delete_key(s, s->log_dbi[class_no], lsn);
+    return delete_key(s, s->log_dbi[class_no], key_of(&lsn));
 }
 
 /* A damaged record at the oldest end goes as well, unseen: what it was the index does not know. */
@@ -135,6 +135,39 @@ static int lmdb_trim(struct store *base, unsigned class_no, int64_t before, size
     }
     mdb_cursor_close(cursor);
     return code;
+}
+
+struct row_key {
+    uint8_t bytes[ROW_KEY_MAX_BYTES];
+};
+
+static MDB_val row_key_of(struct row_key *key, enum store_table table, uint64_t room_id,
+                          struct slice name)
+{
+    return (MDB_val){row_key_write(table, room_id, name, key->bytes), key->bytes};
+}
+
+/* The value that it replaces frees pages. */
+static int lmdb_put_row(struct store *base, const struct store_row *row)
+{
+    struct lmdb_store *s = self_of(base);
+    STOA_ASSERT(s->write != NULL);
+    struct row_key bytes;
+    MDB_val key = row_key_of(&bytes, row->table, row->room_id, row->name);
+    MDB_val value = {ROW_HEADER_BYTES + row->value.size, NULL};
+    s->removes = true;
+    TRY(store_space_take(s, value.mv_size));
+    TRY(store_outcome(s, "put row", mdb_put(s->write, s->rows, &key, &value, MDB_RESERVE)));
+    row_write(slice_of_val(&key), row->value, value.mv_data);
+    return ERR_OK;
+}
+
+static int lmdb_delete_row(struct store *base, enum store_table table, uint64_t room_id,
+                           struct slice name)
+{
+    struct lmdb_store *s = self_of(base);
+    struct row_key bytes;
+    return delete_key(s, s->rows, row_key_of(&bytes, table, room_id, name));
 }
 
 static MDB_val name_of(const char *name)
@@ -247,7 +280,7 @@ static bool is_within_its_page(const struct lmdb_store *s, const MDB_val *v)
     size_t offset = (uintptr_t)at & (s->page_bytes - 1);
     if (offset + v->mv_size <= s->page_bytes)
         return true;
-    if (offset != PAGE_HEADER || v->mv_size > RECORD_MAX_BYTES)
+    if (offset != PAGE_HEADER || v->mv_size > VALUE_MAX_BYTES)
         return false;
     uint32_t pages;
     memcpy(&pages, at - PAGE_HEADER + RUN_LENGTH, sizeof pages);
@@ -293,6 +326,56 @@ static int lmdb_read(struct store *base, unsigned class_no, uint64_t lsn, struct
     return record_read(lsn, slice_of_val(&value), out);
 }
 
+static int lmdb_read_row(struct store *base, enum store_table table, uint64_t room_id,
+                         struct slice name, struct slice *value)
+{
+    struct lmdb_store *s = self_of(base);
+    STOA_ASSERT(s->reading);
+    struct row_key bytes;
+    MDB_val key = row_key_of(&bytes, table, room_id, name), found;
+    int rc = mdb_get(s->read, s->rows, &key, &found);
+    if (rc == MDB_NOTFOUND)
+        return ERR_NOT_FOUND;
+    if (rc != 0 || !is_within_its_page(s, &found))
+        return ERR_CORRUPT;
+    return row_read(slice_of_val(&key), slice_of_val(&found), value);
+}
+
+/* A tree that cannot be read on is a damaged row without a name. */
+static void lmdb_read_rows(struct store *base, enum store_table table, uint64_t room_id,
+                           void (*visit)(void *ctx, int code, const struct store_row *row),
+                           void *ctx)
+{
+    struct lmdb_store *s = self_of(base);
+    STOA_ASSERT(s->reading);
+    struct row_key bytes;
+    MDB_val prefix = row_key_of(&bytes, table, room_id, slice_of(NULL, 0)), key = prefix, value;
+    MDB_cursor *cursor;
+    int rc = mdb_cursor_open(s->read, s->rows, &cursor);
+    if (rc != 0)
+        store_die(s, "read rows", rc);
+    rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    for (; rc == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        struct store_row row;
+        if (key.mv_size < prefix.mv_size || memcmp(key.mv_data, prefix.mv_data, prefix.mv_size))
+            break;
+        int code = row_key_read(slice_of_val(&key), &row);
+        if (code != ERR_OK)
+            row = (struct store_row){.table = table, .room_id = room_id};
+        else if (!is_within_its_page(s, &value))
+            code = ERR_CORRUPT;
+        else
+            code = row_read(slice_of_val(&key), slice_of_val(&value), &row.value);
+        if (code != ERR_OK)
+            row.value = slice_of(NULL, 0);
+        visit(ctx, code, &row);
+    }
+    mdb_cursor_close(cursor);
+    const struct store_row unknown = {.table = table, .room_id = room_id};
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        visit(ctx, ERR_CORRUPT, &unknown);
+}
+
 static void lmdb_read_end(struct store *base)
 {
     struct lmdb_store *s = self_of(base);
@@ -323,7 +406,7 @@ struct scan {
     struct lmdb_store *s;
     const struct store_visitor *visitor;
     unsigned class_no;
-    uint64_t damaged_rows; /* of slots and rooms */
+    uint64_t damaged_rows; /* of slots and rooms, and rows whose key says nothing */
 };
 
 static void scan_slot(struct scan *scan, const MDB_val *key, const MDB_val *value)
@@ -352,6 +435,20 @@ static void scan_record(struct scan *scan, const MDB_val *key, const MDB_val *va
         visitor->record(visitor->ctx, scan->class_no, &record);
     else
         visitor->damaged(visitor->ctx, scan->class_no, number_of(key));
+}
+
+static void scan_row(struct scan *scan, const MDB_val *key, const MDB_val *value)
+{
+    const struct store_visitor *visitor = scan->visitor;
+    struct store_row row;
+    if (row_key_read(slice_of_val(key), &row) != ERR_OK) {
+        scan->damaged_rows++;
+    } else if (row_read(slice_of_val(key), slice_of_val(value), &row.value) == ERR_OK) {
+        visitor->row(visitor->ctx, &row);
+    } else {
+        row.value = slice_of(NULL, 0);
+        visitor->damaged_row(visitor->ctx, &row);
+    }
 }
 
 static int scan_table(struct scan *scan, MDB_txn *txn, MDB_dbi dbi,
@@ -387,6 +484,8 @@ static int lmdb_scan(struct store *base, const struct store_visitor *visitor)
         code = scan_table(&scan, txn, scan.s->rooms, scan_room);
     for (; code == ERR_OK && scan.class_no < STORE_CLASSES; scan.class_no++)
         code = scan_table(&scan, txn, scan.s->log_dbi[scan.class_no], scan_record);
+    if (code == ERR_OK && visitor->row != NULL)
+        code = scan_table(&scan, txn, scan.s->rows, scan_row);
     mdb_txn_abort(txn);
     if (scan.damaged_rows > 0)
         LOG(scan.s->log, LOG_ERROR, "store.damaged", LOG_STR("dir", scan.s->dir),
@@ -430,12 +529,16 @@ const struct store_vtable store_lmdb_vtable = {
     .put_room = lmdb_put_room,
     .delete_room = lmdb_delete_room,
     .put_slots = lmdb_put_slots,
+    .put_row = lmdb_put_row,
+    .delete_row = lmdb_delete_row,
     .trim = lmdb_trim,
     .remove = lmdb_remove,
     .commit = lmdb_commit,
     .abort = lmdb_abort,
     .read_begin = lmdb_read_begin,
     .read = lmdb_read,
+    .read_row = lmdb_read_row,
+    .read_rows = lmdb_read_rows,
     .read_end = lmdb_read_end,
     .put_meta = lmdb_put_meta,
     .get_meta = lmdb_get_meta,

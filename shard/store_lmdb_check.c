@@ -30,6 +30,7 @@
 
 #include "common/mem.h"
 #include "shard/store_lmdb_internal.h"
+#include "shard/store_lmdb_record.h"
 
 enum { BRANCH = 1, LEAF = 2, OVERFLOW = 4, META = 8 }; /* flags of pages */
 enum { BIG = 1, TABLE = 2 };                           /* flags of nodes */
@@ -54,9 +55,12 @@ struct walk {
 struct table {
     uint16_t flags, depth;
     uint64_t branches, leaves, overflows, entries, root;
-    bool names;         /* its values are tables */
-    bool free;          /* its values are lists of free pages */
-    uint64_t least_key; /* of integer keys: what the next one must reach */
+    bool names;          /* its values are tables */
+    bool free;           /* its values are lists of free pages */
+    bool rows;           /* its values hold a sum of their key */
+    uint64_t least_key;  /* of integer keys: what the next one must reach; */
+    struct slice before; /* of other keys: the one before it, */
+    bool before_is_leaf; /* which it may be itself if that stood in a branch */
 };
 
 static uint16_t u16_at(const uint8_t *at)
@@ -141,20 +145,41 @@ static bool check_free_list(struct walk *w, uint64_t number, const uint8_t *valu
     return true;
 }
 
-/* Which tables there are is known; LMDB would make a new one for a name that it does not find. */
+/* Which tables there are is known; LMDB would make a new one for a name that it does not find.
+ * Files of earlier versions have no rows. */
 static bool check_name(struct walk *w, uint64_t number, const uint8_t *node, struct table *table)
 {
-    static const char *const names[] = {"log_0", "log_1", "meta", "rooms", "slots"}; /* in order */
+    static const char *const names[] = {"log_0", "log_1", "meta",
+                                        "rooms", "rows",  "slots"}; /* in order */
     const uint8_t *key = node + NODE_HEAD;
     size_t size = u16_at(node + 6);
     while (w->names < sizeof names / sizeof *names) {
         const char *name = names[w->names++];
         if (!slice_is(slice_of(key, size), name))
             continue;
-        bool integers = strcmp(name, "meta") != 0;
+        table->rows = strcmp(name, "rows") == 0;
+        bool integers = !table->rows && strcmp(name, "meta") != 0;
         return table->flags == (integers ? INTEGER_KEYS : 0) || bad(w, number, "table");
     }
     return bad(w, number, "name of a table");
+}
+
+static int compare_keys(struct slice a, struct slice b)
+{
+    size_t common = a.size < b.size ? a.size : b.size;
+    int order = common > 0 ? memcmp(a.data, b.data, common) : 0;
+    return order != 0 ? order : (a.size > b.size) - (a.size < b.size);
+}
+
+static bool check_bytes_key(struct walk *w, struct table *t, uint64_t number, const uint8_t *node,
+                            bool leaf)
+{
+    struct slice key = slice_of(node + NODE_HEAD, u16_at(node + 6));
+    int order = t->before.data != NULL ? compare_keys(key, t->before) : 1;
+    t->before = key;
+    bool ascends = order > 0 || (order == 0 && !t->before_is_leaf);
+    t->before_is_leaf = leaf;
+    return ascends || bad(w, number, "key");
 }
 
 /* Keys ascend through the tree; the one of a branch is where the pages below it begin. */
@@ -162,7 +187,7 @@ static bool check_key(struct walk *w, struct table *t, uint64_t number, const ui
                       bool leaf)
 {
     if (!(t->flags & INTEGER_KEYS))
-        return true;
+        return check_bytes_key(w, t, number, node, leaf);
     if (u16_at(node + 6) != 8 || u64_at(node + NODE_HEAD) < t->least_key)
         return bad(w, number, "key");
     t->least_key = u64_at(node + NODE_HEAD) + leaf;
@@ -204,6 +229,9 @@ static bool check_value(struct walk *w, struct table *t, uint64_t number, const 
     }
     if (flags != 0 && flags != BIG)
         return bad(w, number, "node");
+    if (t->rows &&
+        !row_key_is_sound(slice_of(node + NODE_HEAD, u16_at(node + 6)), slice_of(value, size)))
+        return bad(w, number, "key of a row");
     return !t->free || check_free_list(w, number, value, size);
 }
 

@@ -37,6 +37,8 @@ static int open_tables(struct lmdb_store *s)
         rc = mdb_dbi_open(txn, logs[i], MDB_CREATE | MDB_INTEGERKEY, &s->log_dbi[i]);
     if (rc == 0)
         rc = mdb_dbi_open(txn, "rooms", MDB_CREATE | MDB_INTEGERKEY, &s->rooms);
+    if (rc == 0) /* files older than rooms with handlers get it here */
+        rc = mdb_dbi_open(txn, "rows", MDB_CREATE, &s->rows);
     if (rc == 0)
         rc = mdb_dbi_open(txn, "slots", MDB_CREATE | MDB_INTEGERKEY, &s->slots);
     if (rc == 0)

@@ -5,7 +5,7 @@
  *   store_lmdb_open.c    the data directory and everything that forbids opening it
  *   store_lmdb_check.c   the file's pages, walked before LMDB believes them
  *   store_lmdb_space.c   space: map, disk, free pages; the probe of the disk's sync
- *   store_lmdb_record.c  bytes of a record, a room row, a small value
+ *   store_lmdb_record.c  bytes of a record, a room row, a row, a small value
  */
 #ifndef STOA_SHARD_STORE_LMDB_INTERNAL_H
 #define STOA_SHARD_STORE_LMDB_INTERNAL_H
@@ -25,7 +25,7 @@ struct lmdb_store {
     uint64_t map_bytes; /* wanted */
 
     MDB_env *env;
-    MDB_dbi log_dbi[STORE_CLASSES], rooms, slots, meta;
+    MDB_dbi log_dbi[STORE_CLASSES], rooms, rows, slots, meta;
     bool is_new;
     uint8_t node[16];
 
@@ -34,8 +34,8 @@ struct lmdb_store {
     uint64_t first_free_page; /* behind everything LMDB ever used, when the transaction began */
     bool cannot_grow;         /* the disk refused during this transaction */
     bool refused;             /* something in this transaction found no space */
-    bool removes;             /* records go with this transaction */
-    bool holds_back;          /* records went with the last commit: see store_lmdb.c */
+    bool removes;             /* records or rows go with this transaction */
+    bool holds_back;          /* something went with the last commit: see store_lmdb.c */
     bool no_allocate;         /* the file system cannot allocate ahead: LMDB extends the file */
     bool in_place;            /* a block written again stays where it is: zeroing ahead pays */
     uint64_t zeroed_pages;    /* behind first_free_page, up to here, blocks are written */
@@ -87,7 +87,7 @@ MUST_USE int store_mend_meta(int fd, uint64_t page_bytes);
 /* ---- store_lmdb_space.c ---- */
 bool store_space_in_place(int fd); /* does this file system overwrite a block where it is? */
 void store_space_begin(struct lmdb_store *s); /* a write transaction has begun */
-/* Room for one more record of this size in the open transaction? */
+/* Room for one more record or row of this size in the open transaction? */
 MUST_USE int store_space_take(struct lmdb_store *s, size_t bytes);
 /* Pages in use as the transaction sees them. */
 uint64_t store_space_live(const struct lmdb_store *s, MDB_txn *txn);

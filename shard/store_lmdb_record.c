@@ -1,4 +1,4 @@
-/* SHELL. Layout of records and room rows; the picture stands in store_lmdb_record.h. */
+/* SHELL. Layout of records and rows; the picture stands in store_lmdb_record.h. */
 #include <endian.h>
 
 #include "common/hash.h"
@@ -179,5 +179,53 @@ int small_read(struct slice key, struct slice bytes, struct slice *value)
     if (bytes.size < SMALL_HEADER_BYTES)
         return ERR_CORRUPT;
     *value = slice_of(bytes.data + SMALL_HEADER_BYTES, bytes.size - SMALL_HEADER_BYTES);
+    return get32(bytes.data) == small_sum(key, *value) ? ERR_OK : ERR_CORRUPT;
+}
+
+size_t row_key_write(enum store_table table, uint64_t room_id, struct slice name, uint8_t *out)
+{
+    STOA_ASSERT(table < STORE_TABLES && room_id != 0 && name.size <= STORE_ROW_NAME_MAX_BYTES);
+    uint64_t big = htobe64(room_id); /* so that keys sort by room */
+    out[0] = (uint8_t)table;
+    memcpy(out + 1, &big, sizeof big);
+    put_slice(out + ROW_KEY_PREFIX_BYTES, name);
+    return ROW_KEY_PREFIX_BYTES + name.size;
+}
+
+int row_key_read(struct slice key, struct store_row *out)
+{
+    uint64_t big;
+    if (key.size < ROW_KEY_PREFIX_BYTES || key.size > ROW_KEY_MAX_BYTES ||
+        key.data[0] >= STORE_TABLES)
+        return ERR_CORRUPT;
+    memcpy(&big, key.data + 1, sizeof big);
+    *out = (struct store_row){
+        .table = (enum store_table)key.data[0],
+        .room_id = be64toh(big),
+        .name = slice_of(key.data + ROW_KEY_PREFIX_BYTES, key.size - ROW_KEY_PREFIX_BYTES)};
+    return ERR_OK;
+}
+
+bool row_key_is_sound(struct slice key, struct slice bytes)
+{
+    struct slice value;
+    return bytes.size >= ROW_HEADER_BYTES &&
+           (get32(bytes.data + 4) == crc32c(0, key.data, key.size) ||
+            row_read(key, bytes, &value) == ERR_OK);
+}
+
+void row_write(struct slice key, struct slice value, uint8_t *out)
+{
+    STOA_ASSERT(value.size <= STORE_ROW_VALUE_MAX_BYTES);
+    put32(out, small_sum(key, value));
+    put32(out + 4, crc32c(0, key.data, key.size));
+    put_slice(out + ROW_HEADER_BYTES, value);
+}
+
+int row_read(struct slice key, struct slice bytes, struct slice *value)
+{
+    if (bytes.size < ROW_HEADER_BYTES || bytes.size > VALUE_MAX_BYTES)
+        return ERR_CORRUPT;
+    *value = slice_of(bytes.data + ROW_HEADER_BYTES, bytes.size - ROW_HEADER_BYTES);
     return get32(bytes.data) == small_sum(key, *value) ? ERR_OK : ERR_CORRUPT;
 }

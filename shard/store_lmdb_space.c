@@ -5,9 +5,9 @@
  *   [ live | reused ][ zeroed ahead     | allocated ahead ][ what the disk may give ]
  *
  * LMDB copies on write, so deletes need pages too. Two things keep trims going when nothing else
- * goes: records are refused while RESERVE_PAGES are left, and the file is allocated ahead of LMDB,
- * so that a disk filled by somebody else does not stop it. The file never shrinks: pages freed by
- * trims count as space, or a shard that filled its disk would never recover.
+ * goes: records and rows are refused while RESERVE_PAGES are left, and the file is allocated ahead
+ * of LMDB, so that a disk filled by somebody else does not stop it. The file never shrinks: pages
+ * freed by trims count as space, or a shard that filled its disk would never recover.
  *
  * A block that was allocated but never written is turned into a written one by the first sync that
  * covers it, which then has to write the file's metadata too: a third of a small commit's time on
@@ -132,8 +132,8 @@ int store_space_take(struct lmdb_store *s, size_t bytes)
 uint64_t store_space_live(const struct lmdb_store *s, MDB_txn *txn)
 {
     enum { FREE_LIST, NAMES }; /* LMDB's own two tables */
-    const MDB_dbi tables[] = {FREE_LIST, NAMES,    s->log_dbi[0], s->log_dbi[1],
-                              s->rooms,  s->slots, s->meta};
+    const MDB_dbi tables[] = {FREE_LIST, NAMES,   s->log_dbi[0], s->log_dbi[1],
+                              s->rooms,  s->rows, s->slots,      s->meta};
     uint64_t pages = 2; /* of the environment */
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
         MDB_stat stat;

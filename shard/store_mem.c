@@ -28,18 +28,25 @@ struct mem_room {
     uint8_t key[];
 };
 
+struct mem_row {
+    struct store_row row; /* slices point behind the struct */
+    bool damaged;
+    uint8_t bytes[];
+};
+
 struct mem_meta {
     char name[META_NAME_MAX];
     uint64_t value;
 };
 
-enum undo_kind { UNDO_APPEND, UNDO_REMOVE, UNDO_ROOM, UNDO_SLOT, UNDO_META };
+enum undo_kind { UNDO_APPEND, UNDO_REMOVE, UNDO_ROOM, UNDO_SLOT, UNDO_META, UNDO_ROW };
 
 struct undo {
     enum undo_kind kind;
     unsigned class_no;
     size_t place;
-    void *before;    /* record or room as it was; NULL: absent */
+    void *before;    /* record, room or row as it was; NULL: absent */
+    void *after;     /* row as it is now; NULL: deleted */
     uint64_t number; /* room id, slot's or meta's value before */
     bool absent;
 };
@@ -48,6 +55,7 @@ struct store_mem {
     struct store store;
     struct mem_log logs[STORE_CLASSES];
     struct vec rooms; /* struct mem_room *; few enough for a walk in tests */
+    struct vec rows;  /* struct mem_row *, sorted by table, room and name */
     struct vec metas; /* struct mem_meta */
     uint64_t slots[SLOTS];
     bool open;
@@ -306,6 +314,144 @@ static int mem_get_meta(struct store *base, const char *name, uint64_t *value)
     return ERR_OK;
 }
 
+/* ---- rows ---- */
+
+static struct mem_row **row_at(const struct store_mem *s, size_t place)
+{
+    return &VEC_AT(&s->rows, struct mem_row *)[place];
+}
+
+static int compare_rows(const struct store_row *a, const struct store_row *b)
+{
+    if (a->table != b->table)
+        return a->table < b->table ? -1 : 1;
+    if (a->room_id != b->room_id)
+        return a->room_id < b->room_id ? -1 : 1;
+    size_t common = a->name.size < b->name.size ? a->name.size : b->name.size;
+    int order = common > 0 ? memcmp(a->name.data, b->name.data, common) : 0;
+    return order != 0 ? order : (a->name.size > b->name.size) - (a->name.size < b->name.size);
+}
+
+/* The first place that is not before the row. */
+static size_t row_place(const struct store_mem *s, const struct store_row *row)
+{
+    size_t low = 0, high = s->rows.count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (compare_rows(&(*row_at(s, middle))->row, row) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static struct mem_row *row_find(const struct store_mem *s, const struct store_row *row)
+{
+    size_t place = row_place(s, row);
+    bool found = place < s->rows.count && compare_rows(&(*row_at(s, place))->row, row) == 0;
+    return found ? *row_at(s, place) : NULL;
+}
+
+/* `with` takes the place of the row of the same name; NULL: that one goes. */
+static void row_replace(struct store_mem *s, const struct store_row *row, struct mem_row *with)
+{
+    size_t place = row_place(s, row);
+    bool there = row_find(s, row) != NULL;
+    if (with && !there) {
+        VEC_PUSH(&s->rows, struct mem_row *);
+        memmove(row_at(s, place + 1), row_at(s, place),
+                (s->rows.count - 1 - place) * sizeof(struct mem_row *));
+    }
+    if (with) {
+        *row_at(s, place) = with;
+    } else if (there) {
+        s->rows.count--;
+        memmove(row_at(s, place), row_at(s, place + 1),
+                (s->rows.count - place) * sizeof(struct mem_row *));
+    }
+}
+
+static void row_change(struct store_mem *s, const struct store_row *row, struct mem_row *with)
+{
+    struct mem_row *before = row_find(s, row);
+    struct undo *u = note(s, UNDO_ROW);
+    u->before = before;
+    u->after = with;
+    if (before)
+        *VEC_PUSH(&s->garbage, void *) = before;
+    row_replace(s, row, with);
+}
+
+static int mem_put_row(struct store *base, const struct store_row *row)
+{
+    struct store_mem *s = mem_of(base);
+    STOA_ASSERT(s->open && row->table < STORE_TABLES && row->room_id != 0);
+    STOA_ASSERT(row->name.size <= STORE_ROW_NAME_MAX_BYTES &&
+                row->value.size <= STORE_ROW_VALUE_MAX_BYTES);
+    if (is_full(s) || s->fragmented)
+        return ERR_NO_SPACE;
+    struct mem_row *r = (struct mem_row *)mem_zalloc(sizeof *r + row->name.size + row->value.size);
+    uint8_t *at = r->bytes;
+    r->row = *row;
+    r->row.name = place_bytes(&at, row->name);
+    r->row.value = place_bytes(&at, row->value);
+    row_change(s, &r->row, r);
+    return ERR_OK;
+}
+
+static int mem_delete_row(struct store *base, enum store_table table, uint64_t room_id,
+                          struct slice name)
+{
+    struct store_mem *s = mem_of(base);
+    const struct store_row row = {.table = table, .room_id = room_id, .name = name};
+    STOA_ASSERT(s->open);
+    if (row_find(s, &row))
+        row_change(s, &row, NULL);
+    return ERR_OK;
+}
+
+/* As it is shown: a damaged one without its value. */
+static int row_seen(const struct mem_row *r, struct store_row *out)
+{
+    *out = r->row;
+    if (!r->damaged)
+        return ERR_OK;
+    out->value = slice_of(NULL, 0);
+    return ERR_CORRUPT;
+}
+
+static int mem_read_row(struct store *base, enum store_table table, uint64_t room_id,
+                        struct slice name, struct slice *value)
+{
+    const struct store_mem *s = mem_of(base);
+    const struct store_row wanted = {.table = table, .room_id = room_id, .name = name};
+    STOA_ASSERT(s->reading);
+    const struct mem_row *r = row_find(s, &wanted);
+    if (!r)
+        return ERR_NOT_FOUND;
+    struct store_row row;
+    TRY(row_seen(r, &row));
+    *value = row.value;
+    return ERR_OK;
+}
+
+static void mem_read_rows(struct store *base, enum store_table table, uint64_t room_id,
+                          void (*visit)(void *ctx, int code, const struct store_row *row),
+                          void *ctx)
+{
+    const struct store_mem *s = mem_of(base);
+    const struct store_row first = {.table = table, .room_id = room_id};
+    STOA_ASSERT(s->reading);
+    for (size_t i = row_place(s, &first); i < s->rows.count; i++) {
+        struct store_row row;
+        int code = row_seen(*row_at(s, i), &row);
+        if (row.table != table || row.room_id != room_id)
+            break;
+        visit(ctx, code, &row);
+    }
+}
+
 /* ---- transactions ---- */
 
 static int mem_begin(struct store *base)
@@ -340,6 +486,12 @@ static void undo_one(struct store_mem *s, const struct undo *u)
             place < s->rooms.count ? VEC_AT(&s->rooms, struct mem_room *)[place] : NULL;
         room_replace(s, u->number, (struct mem_room *)u->before);
         mem_free(now);
+        break;
+    }
+    case UNDO_ROW: {
+        struct mem_row *before = (struct mem_row *)u->before, *after = (struct mem_row *)u->after;
+        row_replace(s, after ? &after->row : &before->row, before);
+        mem_free(after);
         break;
     }
     case UNDO_SLOT:
@@ -383,10 +535,12 @@ static int mem_commit(struct store *base)
 {
     struct store_mem *s = mem_of(base);
     STOA_ASSERT(s->open);
-    bool appends = false;
-    for (size_t i = 0; i < s->undo.count; i++)
-        appends |= VEC_AT(&s->undo, struct undo)[i].kind == UNDO_APPEND;
-    if (s->filling && s->left == 0 && appends) {
+    bool grows = false;
+    for (size_t i = 0; i < s->undo.count; i++) {
+        const struct undo *u = &VEC_AT(&s->undo, struct undo)[i];
+        grows |= u->kind == UNDO_APPEND || (u->kind == UNDO_ROW && u->after);
+    }
+    if (s->filling && s->left == 0 && grows) {
         s->full = true;
         mem_abort(base);
         return ERR_NO_SPACE;
@@ -455,6 +609,13 @@ static int mem_scan(struct store *base, const struct store_visitor *v)
                 v->record(v->ctx, c, &r->record);
         }
     }
+    for (size_t i = 0; v->row && i < s->rows.count; i++) {
+        struct store_row row;
+        if (row_seen(*row_at(s, i), &row) == ERR_OK)
+            v->row(v->ctx, &row);
+        else
+            v->damaged_row(v->ctx, &row);
+    }
     return ERR_OK;
 }
 
@@ -476,6 +637,8 @@ static void mem_stats(struct store *base, struct store_stats *out)
                 out->bytes += sizeof *r + r->record.payload.size;
         }
     }
+    for (size_t i = 0; i < s->rows.count; i++)
+        out->bytes += sizeof(struct mem_row) + (*row_at(s, i))->row.value.size;
     out->file_bytes = out->bytes;
 }
 
@@ -488,12 +651,16 @@ static const struct store_vtable vtable = {
     .put_room = mem_put_room,
     .delete_room = mem_delete_room,
     .put_slots = mem_put_slots,
+    .put_row = mem_put_row,
+    .delete_row = mem_delete_row,
     .trim = mem_trim,
     .remove = mem_remove,
     .commit = mem_commit,
     .abort = mem_abort,
     .read_begin = mem_read_begin,
     .read = mem_read,
+    .read_row = mem_read_row,
+    .read_rows = mem_read_rows,
     .read_end = mem_read_end,
     .put_meta = mem_put_meta,
     .get_meta = mem_get_meta,
@@ -521,6 +688,9 @@ void store_mem_destroy(struct store **store)
     }
     for (size_t i = 0; i < s->rooms.count; i++)
         mem_free(VEC_AT(&s->rooms, struct mem_room *)[i]);
+    for (size_t i = 0; i < s->rows.count; i++)
+        mem_free(*row_at(s, i));
+    vec_free(&s->rows);
     vec_free(&s->rooms);
     vec_free(&s->metas);
     vec_free(&s->undo);
@@ -556,6 +726,15 @@ void store_mem_damage(struct store *store, unsigned class_no, uint64_t lsn)
     size_t place = find_place(log, lsn);
     STOA_ASSERT(place < log->records.count);
     (*record_slot(log, place))->damaged = true;
+}
+
+void store_mem_damage_row(struct store *store, enum store_table table, uint64_t room_id,
+                          struct slice name)
+{
+    const struct store_row row = {.table = table, .room_id = room_id, .name = name};
+    struct mem_row *r = row_find(mem_of(store), &row);
+    STOA_ASSERT(r);
+    r->damaged = true;
 }
 
 uint64_t store_mem_commits(const struct store *store)

@@ -68,6 +68,19 @@ static int disk_delete_room(struct store *s, uint64_t room_id)
     return outcome(d, d->inner->vtable->delete_room(d->inner, room_id));
 }
 
+static int disk_put_row(struct store *s, const struct store_row *row)
+{
+    struct disk *d = disk_of(s);
+    return outcome(d, d->inner->vtable->put_row(d->inner, row));
+}
+
+static int disk_delete_row(struct store *s, enum store_table table, uint64_t room_id,
+                           struct slice name)
+{
+    struct disk *d = disk_of(s);
+    return outcome(d, d->inner->vtable->delete_row(d->inner, table, room_id, name));
+}
+
 static int disk_put_slots(struct store *s, const struct store_slot *slots, size_t count)
 {
     struct disk *d = disk_of(s);
@@ -150,6 +163,24 @@ static int disk_read(struct store *s, unsigned class_no, uint64_t lsn, struct st
     return d->inner->vtable->read(d->inner, class_no, lsn, out);
 }
 
+static int disk_read_row(struct store *s, enum store_table table, uint64_t room_id,
+                         struct slice name, struct slice *value)
+{
+    struct disk *d = disk_of(s);
+    if (d->process->doomed)
+        return ERR_NOT_FOUND;
+    return d->inner->vtable->read_row(d->inner, table, room_id, name, value);
+}
+
+static void disk_read_rows(struct store *s, enum store_table table, uint64_t room_id,
+                           void (*visit)(void *ctx, int code, const struct store_row *row),
+                           void *ctx)
+{
+    struct disk *d = disk_of(s);
+    if (!d->process->doomed)
+        d->inner->vtable->read_rows(d->inner, table, room_id, visit, ctx);
+}
+
 static void disk_read_end(struct store *s)
 {
     struct disk *d = disk_of(s);
@@ -186,12 +217,16 @@ static const struct store_vtable vtable = {.scan = disk_scan,
                                            .put_room = disk_put_room,
                                            .delete_room = disk_delete_room,
                                            .put_slots = disk_put_slots,
+                                           .put_row = disk_put_row,
+                                           .delete_row = disk_delete_row,
                                            .trim = disk_trim,
                                            .remove = disk_remove,
                                            .commit = disk_commit,
                                            .abort = disk_abort,
                                            .read_begin = disk_read_begin,
                                            .read = disk_read,
+                                           .read_row = disk_read_row,
+                                           .read_rows = disk_read_rows,
                                            .read_end = disk_read_end,
                                            .put_meta = disk_put_meta,
                                            .get_meta = disk_get_meta,
@@ -230,6 +265,18 @@ static void copy_damaged(void *ctx, unsigned class_no, uint64_t lsn)
     STOA_ASSERT(false);
 }
 
+static void copy_row(void *ctx, const struct store_row *row)
+{
+    struct store *to = ctx;
+    STOA_ASSERT(to->vtable->put_row(to, row) == ERR_OK);
+}
+
+static void copy_damaged_row(void *ctx, const struct store_row *row)
+{
+    (void)ctx, (void)row;
+    STOA_ASSERT(false);
+}
+
 static struct store *store_copy(struct store *from)
 {
     static const char *const metas[] = {"granted", "trim_ts.0", "trim_ts.1", "next_lsn"};
@@ -238,7 +285,9 @@ static struct store *store_copy(struct store *from)
                                           .slot = copy_slot,
                                           .room = copy_room,
                                           .record = copy_record,
-                                          .damaged = copy_damaged};
+                                          .damaged = copy_damaged,
+                                          .row = copy_row,
+                                          .damaged_row = copy_damaged_row};
     STOA_ASSERT(to->vtable->begin(to) == ERR_OK && from->vtable->scan(from, &visitor) == ERR_OK);
     for (size_t i = 0; i < sizeof metas / sizeof *metas; i++) {
         uint64_t value;
