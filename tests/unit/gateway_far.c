@@ -12,6 +12,7 @@
 struct faults faults;
 unsigned n_pubs, n_subs, n_unsubs, n_replays, n_syncs, n_full_syncs, n_credits;
 uint64_t last_msg_id[2];
+bool (*shard_hears)(const struct message *m);
 
 /* ---- the far side ---- */
 
@@ -290,9 +291,16 @@ static void on_shard_ask(const struct message *m)
     shard_send(&question);
 }
 
+void shard_says(const struct message *m)
+{
+    shard_send(m);
+}
+
 static void on_shard_message(const struct message *m)
 {
     struct message reply = {.cid = m->cid, .slot = m->slot, .key = m->key};
+    if (shard_hears && shard_hears(m))
+        return;
     switch (m->type) {
     case MSG_SUB:
         on_sub(m);

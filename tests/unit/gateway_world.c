@@ -131,6 +131,7 @@ void world_teardown(void)
         strbuf_free(&clients[i].out);
     }
     memset(clients, 0, sizeof clients);
+    shard_hears = NULL;
     ck_assert_uint_eq(buf_alive(), 0);
 }
 

@@ -70,6 +70,9 @@ void shard_up(bool new_boot);
 void shard_withdraw(void); /* claims no slot any more, still up */
 void shard_claim(void);
 void release_pages(void);
+/* A test's own part of the shard: true when it has dealt with the message. NULL after each test. */
+extern bool (*shard_hears)(const struct message *m);
+void shard_says(const struct message *m);
 /* Appends without telling anybody, trims, begins another history, closes. */
 void room_append(const char *key, const char *payload);
 void room_append_bytes(const char *key, const void *payload, size_t size);
