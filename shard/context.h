@@ -60,13 +60,14 @@ bool context_send(struct context *ctx, struct connection *c, struct slice messag
                   struct fault *fault);
 bool context_set_state(struct context *ctx, struct connection *c, struct slice state,
                        struct fault *fault);
-/* code 1000, 1001, 1003, 1007..1014, 3000..4999; reason at most 123 bytes. */
+/* code 1000, 1001, 1003, 1007..1014, 3000..4999; reason at most 123 bytes. One that is closing
+ * already goes on as it was told first. */
 bool context_close(struct context *ctx, struct connection *c, unsigned code, struct slice reason,
                    struct fault *fault);
 
 /* ---- to many ---- */
 /* (`to`, else those with any of `tags`, else everybody) less `except`. A string names a connection
- * by its session or by its id. */
+ * by its session or by its id. NULL: not given; `to` or `tags` given without a name is nobody. */
 struct recipients {
     const struct slice *tags, *to, *except;
     size_t n_tags, n_to, n_except;
@@ -82,8 +83,9 @@ struct publish_wish {
 /* Appends to the room's retained log, and so reaches everybody, now and on replay. */
 bool context_publish(struct context *ctx, struct slice message, const struct publish_wish *wish,
                      struct fault *fault);
-/* JSON array of retained events {"id","ts","data"} behind `after` (empty: from the oldest), this
- * segment's own not among them. */
+/* Appends a JSON array of retained events {"id","ts","data" or "base64","conflate"?} behind `after`
+ * (empty or gone: from the oldest), this segment's own not among them: at most `limit` (0: 100; at
+ * most 1000) and about 2 MiB. */
 bool context_log(struct context *ctx, struct slice after, unsigned limit, struct strbuf *out,
                  struct fault *fault);
 
