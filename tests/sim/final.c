@@ -66,8 +66,10 @@ static void check_event(struct world *w, unsigned key, struct slice event, struc
     unsigned part = 0;
     (void)json_id(event, "id", &id);
     struct epoch_log *log = truth_log(w, key, id.epoch);
-    bool fine = truth_parse(json_get(event, "data").raw, &number, &part) && log &&
+    struct strbuf bytes = {0};
+    bool fine = truth_parse(truth_data(event, &bytes), &number, &part) && log &&
                 id.seq == at->seq + 1 && id.seq <= log->facts.count;
+    strbuf_free(&bytes);
     if (fine) {
         const struct fact *f = &VEC_AT(&log->facts, struct fact)[id.seq - 1];
         fine = f->msg == number && f->part == part;

@@ -22,7 +22,8 @@ void intruder_up(struct process *p, const struct hub_ports *ports, const struct 
 {
     const struct hub_handler handler = {
         .ctx = p, .on_up = on_up, .on_down = on_down, .on_message = on_message};
-    p->hub = hub_create(self, &handler, ports, NULL, p->world->metrics, rng_u64(&p->world->rng));
+    p->hub = hub_create(self, &handler, ports, guests_log(p->world), p->world->metrics,
+                        rng_u64(&p->world->rng));
     for (unsigned i = 0; i < p->world->dice.count[SHARD]; i++)
         (void)hub_dial(p->hub);
 }

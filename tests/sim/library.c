@@ -57,7 +57,9 @@ static void library_act(struct event *e)
         return;
     for (uint64_t n = chance(w, 100) ? 1 + draw(w, 6) : 1; n > 0 && l->process->up; n--) {
         bool ordered = chance(w, 800);
-        submit(l, truth_draw(w, l->who, ordered, !ordered || chance(w, 500)), ordered);
+        uint32_t number = truth_draw(w, l->who, ordered, !ordered || chance(w, 500));
+        truth_msg(w, number)->form = guests_form(w);
+        submit(l, number, ordered);
     }
 }
 
@@ -97,7 +99,7 @@ void library_up(struct process *p, const struct hub_ports *ports, const struct h
     const struct publisher_options options = {
         .self = *self, .n_routers = w->dice.count[ROUTER], .seed = rng_u64(&w->rng)};
     char name[32];
-    p->publisher = publisher_create(&options, ports, NULL, w->metrics);
+    p->publisher = publisher_create(&options, ports, guests_log(w), w->metrics);
     *l = (struct library){.act = l->act, .process = p, .world = w};
     l->act.fire = library_act;
     snprintf(name, sizeof name, "library-%u.%llu", p->index, (unsigned long long)p->boots);

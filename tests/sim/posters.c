@@ -199,6 +199,8 @@ static void poster_act(struct event *e)
         truth_msg(w, p->msg)->by_request = true;
         if (p->v1)
             truth_msg(w, p->msg)->parts = 1;
+        else if (truth_msg(w, p->msg)->parts == 1)
+            truth_msg(w, p->msg)->form = guests_form(w);
     }
     if (p->v1)
         post_v1(p);

@@ -95,6 +95,7 @@ static void process_wake(struct event *e)
     if (!p->up || p->paused)
         return;
     int64_t deadline = core_turn(p, process_now(p));
+    guests_turn(p);
     process_settle(p);
     if (!p->up || deadline == TICK_NEVER)
         return;
@@ -146,7 +147,8 @@ static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
                                       .types = types,
                                       .n_types = 2,
                                       .version = "0.1"};
-    p->gateway = gateway_create(&options, hub_ports, &ports, NULL, w->metrics);
+    guests_gateway(p, &options);
+    p->gateway = gateway_create(&options, hub_ports, &ports, guests_log(w), w->metrics);
 }
 
 static void router_up(struct process *p, const struct hub_ports *hub_ports)
@@ -157,7 +159,7 @@ static void router_up(struct process *p, const struct hub_ports *hub_ports)
                                      .n_shards = p->world->dice.count[SHARD],
                                      .shard_endpoints = endpoints,
                                      .seed = rng_u64(&p->world->rng)};
-    p->router = router_create(&options, hub_ports, NULL, p->world->metrics);
+    p->router = router_create(&options, hub_ports, guests_log(p->world), p->world->metrics);
 }
 
 static void shard_up(struct process *p, const struct hub_ports *hub_ports)
@@ -178,7 +180,8 @@ static void shard_up(struct process *p, const struct hub_ports *hub_ports)
         .grant_hi = (uint16_t)(last ? SLOT_COUNT - 1 : (p->index + 1) * share - 1),
         .seed = rng_u64(&w->rng),
         .payload_max_bytes = PAYLOAD_MAX_BYTES};
-    p->shard = shard_create(&options, &p->disk->base, hub_ports, NULL, w->metrics, process_now(p));
+    p->shard = shard_create(&options, &p->disk->base, hub_ports, guests_log(w), w->metrics,
+                            process_now(p));
 }
 
 void process_start(struct process *p)

@@ -203,6 +203,7 @@ static void on_closed(struct socket *s, unsigned code)
     bool known = false;
     for (size_t i = 0; i < sizeof lawful / sizeof *lawful; i++)
         known |= code == lawful[i];
+    known |= r->world->guests && (code == 1000 || code == 4321); /* a visitor asked for that */
     if (!known || (code == 4010 && r->dialect != READER_RAW))
         world_fail(r->world, "a reader is closed with %u", code);
     reader_over(r);
@@ -253,13 +254,16 @@ static void v1_verdict(struct reader *r, unsigned key, struct slice text)
 static void v1_event(struct reader *r, unsigned key, struct slice text)
 {
     struct position pos = {0};
-    struct slice data = json_get(text, "data").raw;
+    struct strbuf bytes = {0};
+    struct slice data = truth_data(text, &bytes);
     bool has_id = json_get(text, "id").type == JSON_STRING;
     if (has_id && !json_id(text, "id", &pos)) {
         world_fail(r->world, "an event with a bad id: %.*s", SLICE_FMT(text));
+        strbuf_free(&bytes);
         return;
     }
     hear(r, key, has_id ? pos : (struct position){0}, data);
+    strbuf_free(&bytes);
     if (has_id)
         hold(r, key, pos);
 }
@@ -272,11 +276,27 @@ static int frame_key(const struct world *w, struct slice text, const char *membe
 
 static void v1_unsubscribed(struct reader *r, unsigned key, int64_t again_ns)
 {
-    truth_close(r->world, r->who, key);
+    if (r->subscribed >> key & 1)
+        truth_close(r->world, r->who, key);
     r->subscribed &= ~(1u << key);
     r->anew &= ~(1u << key);
     r->leaving &= ~(1u << key);
     reader_soon(r, again_ns);
+}
+
+/* Somebody closed the key: a second sub may be on its way, or an unsub, whose answer comes too. */
+static void v1_ended(struct reader *r, unsigned key)
+{
+    if (r->anew >> key & 1) {
+        r->anew &= ~(1u << key);
+        truth_close(r->world, r->who, key);
+        subscribe_note(r, key, &r->again[key]);
+    } else if (r->leaving >> key & 1) {
+        truth_close(r->world, r->who, key);
+        r->subscribed &= ~(1u << key);
+    } else {
+        v1_unsubscribed(r, key, ACT_NS);
+    }
 }
 
 static void on_v1(struct reader *r, struct slice text)
@@ -303,7 +323,9 @@ static void on_v1(struct reader *r, struct slice text)
         return;
     }
     key = frame_key(w, text, "unsub");
-    if (key < 0 || !(r->leaving >> key & 1))
+    if (key >= 0 && w->guests && json_get(text, "code").type == JSON_NUMBER)
+        v1_ended(r, (unsigned)key);
+    else if (key < 0 || !(r->leaving >> key & 1))
         world_fail(w, "a frame that cannot be understood: %.*s", SLICE_FMT(text));
     else
         v1_unsubscribed(r, (unsigned)key, ACT_NS);
@@ -325,7 +347,8 @@ static void on_stream(struct socket *s, struct slice text)
     struct reader *r = OWNER_OF(s, struct reader, socket);
     struct position pos = {0};
     struct slice data = {0};
-    bool has_id = false, missed = false;
+    struct strbuf bytes = {0};
+    bool has_id = false, missed = false, base64 = false;
     unsigned key = only_key(r);
     TRACE(r->world, "reader-%u hears %.*s", r->index, (int)text.size - 1, (const char *)text.data);
     for (size_t at = 0; at < text.size;) {
@@ -336,7 +359,9 @@ static void on_stream(struct socket *s, struct slice text)
             has_id = event_id_parse(slice_of(line.data + 4, line.size - 4), &pos) == ERR_OK;
         else if (slice_is(line, "event: missed"))
             missed = true;
-        else if (line.size > 6 && memcmp(line.data, "data: ", 6) == 0)
+        else if (slice_is(line, "event: base64"))
+            base64 = true;
+        else if (line.size > 6 && memcmp(line.data, "data: ", 6) == 0 && data.size == 0)
             data = slice_of(line.data + 6, line.size - 6);
     }
     if (missed) {
@@ -345,7 +370,14 @@ static void on_stream(struct socket *s, struct slice text)
             world_fail(r->world, "a miss that cannot be read: %.*s", SLICE_FMT(data));
         verdict(r, key, &v);
     } else if (data.size > 0) {
+        if (base64) {
+            struct strbuf json = {0};
+            strbuf_printf(&json, "{\"base64\":\"%.*s\"}", SLICE_FMT(data));
+            data = truth_data(strbuf_slice(&json), &bytes);
+            strbuf_free(&json);
+        }
         hear(r, key, has_id ? pos : (struct position){0}, data);
+        strbuf_free(&bytes);
     } else if (has_id) {
         truth_verdict(r->world, r->who, key, &(struct verdict){.status = H_LIVE, .head = &pos});
     }
@@ -368,7 +400,7 @@ static void v1_act(struct reader *r)
     if (!r->socket.opened || r->socket.ended)
         return;
     for (unsigned i = 0; i < w->dice.keys; i++)
-        if ((r->keys & ~r->subscribed) >> i & 1)
+        if ((r->keys & ~r->subscribed & ~r->leaving) >> i & 1)
             subscribe_say(r, i, false);
     if (w->storm && (r->subscribed & ~r->leaving) >> key & 1 && chance(w, 200)) {
         char text[64];

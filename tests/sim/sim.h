@@ -7,8 +7,9 @@
  *   process.c  processes: start, turn, crash, clock   posters.c  publishers over HTTP and stoa.v1
  *   net.c      connections and their faults           library.c  publishers with libstoa
  *   disk.c     disks with crashes around commits      intruder.c valid messages in the wrong place
- *   socket.c   clients' connections to gateways       visitors.c requests to every route, good and
- * bad truth.c    what is durable; own checks            final.c    the log as it is read at the end
+ *   socket.c   clients' connections to gateways       visitors.c requests to every route
+ *   guests.c   what one seed in four has besides      asks.c     what visitors ask and say
+ *   truth.c    what is durable; own checks            final.c    the log as it is read at the end
  *
  * Time is one heap of events; whatever happens at once happens in the order of the heap, which is a
  * function of the run so far. Processes turn a drawn time after their input, so that inputs of one
@@ -44,7 +45,10 @@
 #define CONNS_MAX 48
 #define READERS_MAX 10
 #define POSTERS_MAX 6
-#define VISITORS_MAX 3
+#define VISITORS_MAX 4
+#define GUEST_KEYS 12 /* of the guests' own */
+#define ASK_HEADERS_MAX 2
+#define ORIGIN_ALLOWED "http://localhost:3000"
 #define PARTS_MAX 4
 #define CONFLATES 3
 #define TYPES_COUNT 2
@@ -231,9 +235,12 @@ struct key_truth {
     struct vec logs; /* struct epoch_log *: in order of birth */
 };
 
+enum form { FORM_JSON, FORM_TEXT, FORM_BYTES }; /* of a payload; a batch over HTTP is JSON */
+
 struct msg {
     unsigned key;
     uint16_t parts, conflate;
+    enum form form;
     bool ephemeral, named; /* named: it has an idempotency key */
     bool maybe;            /* some try's outcome is open or was unknown */
     bool acked, refused;   /* refused: some try was surely not stored */
@@ -329,7 +336,14 @@ struct library {
     uint64_t pseq[KEYS_MAX];
 };
 
-struct ask;
+struct ask {
+    enum http_method method;
+    const char *path, *query, *body;
+    struct {
+        const char *name, *value;
+    } headers[ASK_HEADERS_MAX];
+};
+
 struct visitor {
     struct event act;
     struct socket socket;
@@ -368,6 +382,9 @@ struct world {
     int64_t now_ns;
     uint64_t trace, fired;
     struct rng rng;
+    bool guests; /* guests.c */
+    struct rng odd;
+    struct log log;
     struct heap events;
     struct dice dice;
     struct process processes[PROCESSES_MAX];
@@ -456,8 +473,11 @@ void disk_crashed(struct disk *d);
 
 /* socket.c */
 struct gateway_ports socket_ports(struct process *p);
+/* NULL: bytes that the program cannot read as a request. */
 bool socket_request(struct socket *s, struct process *gateway, const struct http_request *request);
 void socket_say(struct socket *s, const char *text);
+void socket_send(struct socket *s, struct slice bytes,
+                 bool text); /* lost if its gateway is paused */
 void socket_leave(struct socket *s);
 void socket_unstall(struct socket *s);
 void sockets_establish(struct process *gateway);
@@ -467,6 +487,17 @@ void socket_free(struct socket *s);
 struct process *gateway_pick(struct world *w); /* NULL: none is up */
 struct http_request request_make(enum http_method method, const char *path, const char *query);
 void request_header(struct http_request *r, const char *name, const char *value);
+
+/* guests.c, asks.c */
+void guests_begin(struct world *w);
+struct log *guests_log(struct world *w);
+void guests_gateway(struct process *p, struct gateway_options *o);
+void guests_turn(struct process *p);
+enum form guests_form(struct world *w);
+extern const struct ask asks[];
+extern const char *const odd_origins[], *const odd_hosts[], *const frames[];
+extern const size_t asks_count, odd_origins_count, odd_hosts_count, frames_count;
+void ask_fill(struct world *w, struct rng *rng, const char *text, struct strbuf *out);
 
 /* readers.c, posters.c, visitors.c, library.c, intruder.c */
 void visitors_add(struct world *w);
@@ -496,9 +527,11 @@ void truth_destroy(struct world *w);
 struct msg *truth_msg(struct world *w, uint32_t number);
 uint32_t truth_draw(struct world *w, uint32_t who, bool ordered, bool named);
 void truth_submit(struct world *w, uint32_t number, uint64_t pseq);
-/* The payload of one event of a message. */
+/* The payload of one event of a message: JSON, or what begins like it and is text, or bytes. */
 void truth_payload(struct world *w, uint32_t number, unsigned part, struct strbuf *out);
 bool truth_parse(struct slice payload, uint32_t *number, unsigned *part);
+/* What an event's JSON has as data, or as base64; decoded into `out` there. */
+struct slice truth_data(struct slice event, struct strbuf *out);
 void truth_answer(struct world *w, uint32_t number, uint32_t who, enum history_what what,
                   struct position id, bool dup);
 void truth_append(struct disk *d, const struct store_record *record);

@@ -186,6 +186,16 @@ void socket_say(struct socket *s, const char *text)
     process_settle(p);
 }
 
+void socket_send(struct socket *s, struct slice bytes, bool text)
+{
+    struct process *p = s->gateway;
+    if (!p || s->ended || p->paused)
+        return;
+    gateway_frame(p->gateway, s->id, bytes, text, process_now(p));
+    process_soon(p);
+    process_settle(p);
+}
+
 bool socket_request(struct socket *s, struct process *gateway, const struct http_request *request)
 {
     struct world *w = s->world;
@@ -201,9 +211,13 @@ bool socket_request(struct socket *s, struct process *gateway, const struct http
     s->status = s->code = 0;
     list_init(&s->node);
     list_push_back(&w->sockets, &s->node);
-    TRACE(w, "%s <- client %llu: %.*s?%.*s", gateway->name, (unsigned long long)s->id,
-          SLICE_FMT(request->path), SLICE_FMT(request->query));
-    gateway_request(gateway->gateway, s->id, request, process_now(gateway));
+    if (request) {
+        TRACE(w, "%s <- client %llu: %.*s?%.*s", gateway->name, (unsigned long long)s->id,
+              SLICE_FMT(request->path), SLICE_FMT(request->query));
+        gateway_request(gateway->gateway, s->id, request, process_now(gateway));
+    } else {
+        gateway_refuse(gateway->gateway, s->id, 400, "BadRequest", "The request is malformed.");
+    }
     process_soon(gateway);
     process_settle(gateway);
     return true;

@@ -78,6 +78,13 @@ void truth_payload(struct world *w, uint32_t number, unsigned part, struct strbu
     uint64_t hash = hash_bytes(&number, sizeof number, w->seed + part);
     size_t pad =
         hash % 1000 < w->dice.fat ? (hash >> 8) % (w->dice.payload_max + 1) : (hash >> 8) % 40;
+    enum form form = truth_msg(w, number)->form;
+    if (form != FORM_JSON) {
+        strbuf_put_text(out, form == FORM_TEXT ? "\n\rx\r\n\n" : "\n\xff");
+        memset(strbuf_reserve(out, pad), form == FORM_TEXT ? 'x' : 0, pad);
+        strbuf_commit(out, pad);
+        return;
+    }
     strbuf_put_text(out, ",\"x\":\"");
     memset(strbuf_reserve(out, pad), 'x', pad);
     strbuf_commit(out, pad);
@@ -94,6 +101,32 @@ bool truth_parse(struct slice payload, uint32_t *number, unsigned *part)
     text[size] = '\0';
     return sscanf(text, "{\"m\":%u,\"p\":%u", number, part) == 2 ||
            sscanf(text, "{\"p\":%u,\"m\":%u", part, number) == 2;
+}
+
+static unsigned base64_digit(uint8_t c)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *at = c ? strchr(digits, c) : NULL;
+    return at ? (unsigned)(at - digits) : 64;
+}
+
+struct slice truth_data(struct slice event, struct strbuf *out)
+{
+    struct json_value data = json_get(event, "data");
+    struct slice text = json_get(event, "base64").raw;
+    unsigned word = 0, bits = 0;
+    if (data.type != JSON_NONE || text.size < 2)
+        return data.raw;
+    for (size_t i = 1; i + 1 < text.size && text.data[i] != '='; i++) {
+        unsigned digit = base64_digit(text.data[i]);
+        if (digit == 64)
+            return (struct slice){0};
+        word = word << 6 | digit;
+        bits += 6;
+        if (bits >= 8)
+            strbuf_put_byte(out, (uint8_t)(word >> (bits -= 8)));
+    }
+    return strbuf_slice(out);
 }
 
 /* Whether the message stands at the id on a disk, now. */

@@ -1,84 +1,15 @@
 /* CORE. Visitors: requests to every route, sensible ones and hostile ones, and frames that no
  * dialect has, in the middle of the storm. Each is answered, or its connection ends; an answer has
  * a status of the contract, a refusal a tag, and nothing that a visitor asks changes what the
- * history tells. Their choices come from a generator of their own, in one seed of four. */
+ * history tells: they publish to keys of their own, and nothing that is stored. Their choices come
+ * from a generator of their own. asks.c has what they ask. */
 #include "sim.h"
 
 #include "common/json.h"
 
-#define SEEDS_WITH 4
 #define PACE_NS (40 * MS)
 #define STREAMS_NS (100 * MS) /* a visitor does not stay */
-
-static const struct ask {
-    enum http_method method;
-    const char *path, *query; /* %s: a key of the world */
-    const char *header, *value;
-} asks[] = {
-    {HTTP_M_GET, "/status", "", NULL, NULL},
-    {HTTP_M_GET, "/top", "limit=3", NULL, NULL},
-    {HTTP_M_GET, "/top", "limit=x", NULL, NULL},
-    {HTTP_M_GET, "/keys", "limit=2", NULL, NULL},
-    {HTTP_M_GET, "/keys", "prefix=k&after=%s&limit=1", NULL, NULL},
-    {HTTP_M_GET, "/keys", "limit=0", NULL, NULL},
-    {HTTP_M_GET, "/connections", "key=%s", NULL, NULL},
-    {HTTP_M_GET, "/connections", "key=%s&tag=t", NULL, NULL},
-    {HTTP_M_GET, "/presence", "key=%s", NULL, NULL},
-    {HTTP_M_GET, "/log", "key=%s&last=3", NULL, NULL},
-    {HTTP_M_GET, "/log", "key=%s&after=0&limit=2", "Accept", "application/x-ndjson"},
-    {HTTP_M_GET, "/log", "key=%s&after=zz-9", NULL, NULL},
-    {HTTP_M_GET, "/log", "key=%s&after=Z", NULL, NULL},
-    {HTTP_M_GET, "/log", "key=%s&limit=1001", NULL, NULL},
-    {HTTP_M_GET, "/log", "", NULL, NULL},
-    {HTTP_M_GET, "/events", "key=%s&replay=2", NULL, NULL},
-    {HTTP_M_GET, "/events", "key=%s", "Accept", "text/html"},
-    {HTTP_M_GET, "/events", "key=%s&uploadId=%s", NULL, NULL},
-    {HTTP_M_GET, "/events", "key=%s&after=1", NULL, NULL},
-    {HTTP_M_GET, "/events", "key=%s&replay=-1", NULL, NULL},
-    {HTTP_M_GET, "/events", "key=%%00", NULL, NULL},
-    {HTTP_M_GET, "/events", "key=%s", "Last-Event-ID", "!"},
-    {HTTP_M_GET, "/ws/events/%s", "", NULL, NULL},
-    {HTTP_M_GET, "/ws/", "", NULL, NULL},
-    {HTTP_M_GET, "/stoa", "", NULL, NULL},
-    {HTTP_M_GET, "/", "", NULL, NULL},
-    {HTTP_M_GET, "/nothing", "", NULL, NULL},
-    {HTTP_M_GET, "/api/events/%s/state", "", NULL, NULL},
-    {HTTP_M_GET, "/api/events/%s/log", "last=1", NULL, NULL},
-    {HTTP_M_GET, "/api/events/%s/connections", "", NULL, NULL},
-    {HTTP_M_POST, "/api/events/%s/send", "", NULL, NULL},
-    {HTTP_M_POST, "/api/events/%s/method", "", NULL, NULL},
-    {HTTP_M_GET, "/api/", "", NULL, NULL},
-    {HTTP_M_OPTIONS, "/publish", "", "Origin", "http://localhost:3000"},
-    {HTTP_M_GET, "/keys", "", "Origin", "http://elsewhere.example"},
-    {HTTP_M_GET, "/keys", "", "Host", "elsewhere.example"},
-    {HTTP_M_POST, "/publish", "key=$x", NULL, NULL},
-    {HTTP_M_POST, "/publish", "", NULL, NULL},
-    {HTTP_M_POST, "/publish", "key=%s", "Idempotency-Key", ""},
-    {HTTP_M_POST, "/publish", "key=%s", "Stoa-Ephemeral", "maybe"},
-    {HTTP_M_POST, "/publish", "key=%s&tags=a", NULL, NULL},
-    {HTTP_M_DELETE, "/publish", "key=%s", NULL, NULL},
-    {HTTP_M_POST, "/close", "key=%s&code=1", NULL, NULL},
-    {HTTP_M_DELETE, "/log", "key=", NULL, NULL},
-};
-#define ASKS (sizeof asks / sizeof *asks)
-
-static const char *const frames[] = {"no JSON",
-                                     "[]",
-                                     "{}",
-                                     "{\"sub\":7}",
-                                     "{\"sub\":\"$x\"}",
-                                     "{\"sub\":\"k\",\"after\":\"-\"}",
-                                     "{\"unsub\":\"never\"}",
-                                     "{\"pub\":\"k\",\"ref\":1}",
-                                     "{\"pub\":\"\",\"data\":1,\"ref\":2}",
-                                     "{\"send\":\"k\",\"event\":1,\"ref\":3}",
-                                     "{\"call\":\"k\",\"method\":\"m\",\"ref\":4}",
-                                     "{\"ping\":{\"a\":[1]}}",
-                                     "{\"token\":\"t\"}",
-                                     "{\"sub\":\"k\",\"unsub\":\"k\"}",
-                                     "{\"sub\":\"k\",\"replay\":\"x\"}",
-                                     "{\"sub\":\"k\",\"presence\":true}"};
-#define FRAMES (sizeof frames / sizeof *frames)
+#define BURST_MAX 300         /* frames at once: more than a socket may have under way */
 
 static uint64_t choose(struct visitor *v, uint64_t bound)
 {
@@ -111,7 +42,8 @@ static void on_opened(struct socket *s)
 
 static void on_frame(struct socket *s, struct slice text)
 {
-    if (!json_valid(text) || json_type_of(text) != JSON_OBJECT)
+    bool v1 = OWNER_OF(s, struct visitor, socket)->talks;
+    if (v1 && (!json_valid(text) || json_type_of(text) != JSON_OBJECT))
         world_fail(s->world, "a visitor hears %.*s", SLICE_FMT(text));
 }
 
@@ -136,50 +68,99 @@ static const struct socket_handler handler = {.answered = on_answered,
 
 /* ---- asking ---- */
 
-static void fill(struct visitor *v, const char *text, char *out, size_t size)
+struct texts { /* of one request, alive until it is given to the gateway */
+    struct strbuf path, query, body, values[ASK_HEADERS_MAX];
+};
+
+static void texts_free(struct texts *t)
 {
-    const char *key = v->world->truth.keys[choose(v, v->world->dice.keys)].name;
-    size_t n = 0;
-    for (; *text && n + 32 < size; text++) {
-        if (text[0] == '%' && text[1] == 's') {
-            n += (size_t)snprintf(out + n, size - n, "%s", key);
-            text++;
-        } else {
-            out[n++] = *text;
-            text += text[0] == '%' && text[1] == '%';
-        }
-    }
-    out[n] = '\0';
+    strbuf_free(&t->path);
+    strbuf_free(&t->query);
+    strbuf_free(&t->body);
+    for (unsigned i = 0; i < ASK_HEADERS_MAX; i++)
+        strbuf_free(&t->values[i]);
+}
+
+static struct slice filled(struct visitor *v, const char *text, struct strbuf *out)
+{
+    ask_fill(v->world, &v->rng, text, out);
+    return strbuf_slice(out);
+}
+
+/* Where a request comes from is anything, now and then. */
+static void odd_headers(struct visitor *v, struct http_request *r)
+{
+    bool has_origin = http_header_get(r, "Origin").data != NULL;
+    if (!has_origin && choose(v, 4) == 0)
+        request_header(r, "ORIGIN", odd_origins[choose(v, odd_origins_count)]);
+    if (choose(v, 40) == 0)
+        request_header(r, "origin", odd_origins[choose(v, odd_origins_count)]);
+    if (choose(v, 12) == 0)
+        r->headers[0].value = slice_text(odd_hosts[choose(v, odd_hosts_count)]);
+    if (choose(v, 60) == 0)
+        r->headers[0].name = slice_text("X-Host");
 }
 
 static void ask(struct visitor *v, struct process *gateway)
 {
-    const struct ask *a = &asks[choose(v, ASKS)];
-    char path[96], query[128];
-    fill(v, a->path, path, sizeof path);
-    fill(v, a->query, query, sizeof query);
-    struct http_request request = request_make(a->method, path, query);
-    if (a->header)
-        request_header(&request, a->header, a->value);
-    request.upgrade = a->method == HTTP_M_GET && choose(v, 4) == 0;
+    const struct ask *a = &asks[choose(v, asks_count)];
+    struct texts t = {0};
+    struct http_request r = request_make(a->method, "", "");
+    r.path = filled(v, a->path, &t.path);
+    r.query = filled(v, a->query, &t.query);
+    r.body = filled(v, a->body, &t.body);
+    for (unsigned i = 0; i < ASK_HEADERS_MAX && a->headers[i].name; i++) {
+        request_header(&r, a->headers[i].name, "");
+        r.headers[r.n_headers - 1].value = filled(v, a->headers[i].value, &t.values[i]);
+    }
+    odd_headers(v, &r);
+    if (choose(v, 12) == 0)
+        r.method = (enum http_method)choose(v, HTTP_M_OTHER + 1);
+    if (slice_is(r.path, "/publish") && !http_header_get(&r, "Stoa-Ephemeral").data)
+        request_header(&r, "Stoa-Ephemeral", "1");
+    r.upgrade = r.method == HTTP_M_GET && choose(v, 3) == 0;
     v->open = true;
     v->asked = a;
     v->until_ns = v->world->now_ns + STREAMS_NS;
-    (void)socket_request(&v->socket, gateway, &request);
+    (void)socket_request(&v->socket, gateway, choose(v, 60) == 0 ? NULL : &r);
+    texts_free(&t);
+}
+
+static void talk_once(struct visitor *v)
+{
+    struct strbuf text = {0};
+    const char *frame = frames[choose(v, frames_count)];
+    bool binary = choose(v, 60) == 0;
+    ask_fill(v->world, &v->rng, frame, &text);
+    if (binary)
+        socket_send(&v->socket, strbuf_slice(&text), false);
+    else
+        socket_say(&v->socket, strbuf_cstr(&text));
+    strbuf_free(&text);
 }
 
 static void talk(struct visitor *v, struct process *gateway)
 {
-    if (v->open) {
-        socket_say(&v->socket, frames[choose(v, FRAMES)]);
-        visitor_soon(v);
+    if (!v->open) {
+        struct http_request request = request_make(HTTP_M_GET, "/stoa", "");
+        request_header(&request, "Sec-WebSocket-Protocol", "stoa.v1");
+        request.upgrade = true;
+        v->open = true;
+        (void)socket_request(&v->socket, gateway, &request);
         return;
     }
-    struct http_request request = request_make(HTTP_M_GET, "/stoa", "");
-    request_header(&request, "Sec-WebSocket-Protocol", "stoa.v1");
-    request.upgrade = true;
-    v->open = true;
-    (void)socket_request(&v->socket, gateway, &request);
+    if (choose(v, 30) == 0) /* reads nothing, and talks on */
+        v->socket.stalled = !v->socket.stalled;
+    if (choose(v, 80) == 0) {
+        socket_leave(&v->socket);
+        v->open = false;
+    } else if (choose(v, 60) == 0) {
+        for (unsigned i = 0; i < BURST_MAX && v->open; i++)
+            socket_say(&v->socket, "{\"pub\":\"guest0\",\"data\":1,\"ephemeral\":true,\"ref\":1}");
+    } else {
+        talk_once(v);
+    }
+    visitor_soon(v);
 }
 
 static void visitor_act(struct event *e)
@@ -197,15 +178,20 @@ static void visitor_act(struct event *e)
         visitor_soon(v);
     else if (v->talks)
         talk(v, gateway);
-    else if (v->open)
-        visitor_soon(v);
-    else
+    else if (!v->open)
         ask(v, gateway);
+    else {
+        if (choose(v, 4) == 0) {
+            v->socket.stalled = true;
+            event_stop(v->world, &v->socket.read);
+        }
+        visitor_soon(v);
+    }
 }
 
 void visitors_add(struct world *w)
 {
-    if (w->seed % SEEDS_WITH != SEEDS_WITH - 1)
+    if (!w->guests)
         return;
     for (unsigned i = 0; i < VISITORS_MAX; i++) {
         struct visitor *v = &w->visitors[i];

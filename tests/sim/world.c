@@ -131,6 +131,7 @@ static void world_begin(struct world *w)
     list_init(&w->sockets);
     history_clear(w->history);
     dice_roll(w);
+    guests_begin(w);
     truth_create(w);
     processes_add(w);
     w->storm = true;
