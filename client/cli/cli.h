@@ -38,6 +38,10 @@ int cli_misuse(const struct cli *cli, const char *format, ...)
 bool cli_number(const struct cli *cli, const char *option, const char *text, uint64_t min,
                 uint64_t max, uint64_t *out);
 
+/* What a command sends: of a file, or as given, or of standard input ("-" and nothing given). Tells
+ * what is wrong on stderr. */
+int cli_input(const struct cli *cli, const char *file, const char *given, struct strbuf *out);
+
 struct command {
     const char *name;
     int (*run)(struct cli *cli, int argc, char **argv);
@@ -49,6 +53,7 @@ extern const struct command cli_commands[]; /* ends with a NULL name */
 int command_publish(struct cli *cli, int argc, char **argv);
 int command_tail(struct cli *cli, int argc, char **argv);
 int command_log(struct cli *cli, int argc, char **argv);
+int command_room(struct cli *cli, int argc, char **argv);
 int command_keys(struct cli *cli, int argc, char **argv);
 int command_status(struct cli *cli, int argc, char **argv);
 int command_top(struct cli *cli, int argc, char **argv);

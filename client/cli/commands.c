@@ -64,6 +64,27 @@ const struct command cli_commands[] = {
      "examples:\n"
      "  stoa keys\n"
      "  stoa keys upload:\n"},
+    {"room", command_room, "ask a room with a handler",
+     "usage: stoa room VERB [options] TYPE:ID ...\n"
+     "Prints the room's answer as one line of JSON; connections one a line: "
+     "ID<TAB>TAGS<TAB>STATE.\n"
+     "  state KEY              its state, null without one\n"
+     "  connections KEY        who is connected (-t TAG: only those)\n"
+     "  send KEY [JSON]        run its on_event, as a frame would\n"
+     "  broadcast KEY [JSON]   to its connections, not kept\n"
+     "  call KEY METHOD [JSON] call one of its methods\n"
+     "  alarm KEY              fire its alarm now\n"
+     "  close KEY              close its connections (-c CODE)\n"
+     "  purge KEY              drop state, alarm and retained events\n"
+     "Options:\n"
+     "  -k, --idempotency-key K  recognise a retry (send, broadcast, call, alarm)\n"
+     "  -f, --file F             JSON from a file; - or nothing given: from standard input (send, "
+     "broadcast)\n"
+     "  -t, --tag TAG   -c, --code CODE\n"
+     "Exit codes: 0 done, 1 not done, 2 usage, 3 unknown (retry with the same -k).\n"
+     "examples:\n"
+     "  stoa room call chat:lobby say '{\"text\":\"hello\"}'\n"
+     "  stoa room connections -t user:ann chat:lobby\n"},
     {"status", command_status, "every process of the cluster",
      "usage: stoa status\n"
      "Looks twice, a second apart. PER SECOND: a gateway's deliveries, a router's and a shard's "

@@ -3,9 +3,13 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "common/shell/process.h"
+#include "common/tick.h"
 
+#define RETRY_MIN_MS 100
+#define RETRY_MAX_MS 2000
 #define BODY_MAX_BYTES (64u << 20) /* the longest page of a log, with room */
 
 void http_result_free(struct http_result *r)
@@ -13,15 +17,28 @@ void http_result_free(struct http_result *r)
     strbuf_free(&r->body);
 }
 
+void http_random_key(char out[33])
+{
+    uint8_t bytes[16];
+    process_random_bytes(bytes, sizeof bytes);
+    for (int i = 0; i < 16; i++)
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
 void http_query_add(struct strbuf *target, const char *name, struct slice value)
 {
-    static const char hex[] = "0123456789ABCDEF";
     bool first = target->size == 0 || memchr(target->data, '?', target->size) == NULL;
     strbuf_put_byte(target, first ? '?' : '&');
     strbuf_put_text(target, name);
     strbuf_put_byte(target, '=');
-    for (size_t i = 0; i < value.size; i++) {
-        uint8_t c = value.data[i];
+    http_encode(target, value);
+}
+
+void http_encode(struct strbuf *target, struct slice text)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    for (size_t i = 0; i < text.size; i++) {
+        uint8_t c = text.data[i];
         bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
                      strchr("-._~:", c);
         if (plain && c != 0) {
@@ -54,6 +71,7 @@ CURL *http_handle(const struct cli *cli, const char *target, struct curl_slist *
     strbuf_free(&url);
     curl_easy_setopt(curl, CURLOPT_USERAGENT, "stoa/" STOA_VERSION);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L); /* a room may be called ".." */
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, 3000L);
     curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
     *headers = curl_slist_append(NULL, "Expect:");
@@ -106,6 +124,41 @@ void http_run(const struct cli *cli, const char *target, const struct http_call 
     }
     curl_slist_free_all(headers);
     curl_easy_cleanup(curl);
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / NS_PER_MS;
+}
+
+static void sleep_ms(int64_t ms)
+{
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * NS_PER_MS};
+    nanosleep(&t, NULL);
+}
+
+void http_persist(const struct cli *cli, const char *target, const struct http_call *call,
+                  bool repeatable, struct http_result *out, bool *maybe)
+{
+    int64_t end = now_ms() + (int64_t)(cli->timeout_s * 1000), wait = RETRY_MIN_MS;
+    *maybe = false;
+    for (;;) {
+        struct http_call attempt = *call;
+        double left = (double)(end - now_ms()) / 1000;
+        attempt.timeout_s = left > 0.1 ? left : 0.1;
+        http_run(cli, target, &attempt, out);
+        bool unknown = (out->status == 0 && !out->never_sent) || out->status == 504;
+        bool undone = out->never_sent || out->status == 503;
+        int64_t pause = out->retry_after_s > 0 ? (int64_t)(out->retry_after_s * 1000) : wait;
+        *maybe = out->status != 200 && (*maybe || unknown);
+        if (!(undone || (repeatable && unknown)) || now_ms() + pause >= end)
+            return;
+        http_result_free(out);
+        sleep_ms(pause);
+        wait = wait * 2 < RETRY_MAX_MS ? wait * 2 : RETRY_MAX_MS;
+    }
 }
 
 int http_complain(const struct cli *cli, const struct http_result *r)

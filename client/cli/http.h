@@ -25,6 +25,15 @@ void http_result_free(struct http_result *r);
 /* `target`: path and query, already encoded. Fills in `out`, whatever happens. */
 void http_run(const struct cli *cli, const char *target, const struct http_call *call,
               struct http_result *out);
+/* The same request until it is answered for good or cli->timeout_s is over. `repeatable`: also when
+ * an attempt may have been carried out unseen. *maybe: the last word is no, but one may have been.
+ */
+void http_persist(const struct cli *cli, const char *target, const struct http_call *call,
+                  bool repeatable, struct http_result *out, bool *maybe);
+/* Appends percent-encoded text that may stand in a query and in a part of a path. */
+void http_encode(struct strbuf *target, struct slice text);
+/* A random Idempotency-Key. */
+void http_random_key(char out[33]);
 /* Appends NAME=value, percent-encoded, with '?' or '&' in front as needed. */
 void http_query_add(struct strbuf *target, const char *name, struct slice value);
 /* GET that must answer 200: false after telling why on stderr. */

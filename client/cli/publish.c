@@ -3,18 +3,13 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "client/cli/http.h"
 #include "client/cli/library.h"
 #include "common/limits.h"
 #include "common/mem.h"
-#include "common/shell/process.h"
-#include "common/tick.h"
 
 #define INPUT_MAX_BYTES (2 * MIB)
-#define RETRY_MIN_MS 100
-#define RETRY_MAX_MS 2000
 
 struct publish {
     const char *key, *conflate, *file;
@@ -22,19 +17,6 @@ struct publish {
     bool ephemeral, batch;
     struct strbuf payload;
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / NS_PER_MS;
-}
-
-static void sleep_ms(int64_t ms)
-{
-    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * NS_PER_MS};
-    nanosleep(&t, NULL);
-}
 
 static int read_stream(const struct cli *cli, FILE *in, const char *name, struct strbuf *out)
 {
@@ -50,19 +32,19 @@ static int read_stream(const struct cli *cli, FILE *in, const char *name, struct
     return EXIT_OK;
 }
 
-static int read_payload(const struct cli *cli, struct publish *p, const char *given)
+int cli_input(const struct cli *cli, const char *file, const char *given, struct strbuf *out)
 {
-    if (p->file != NULL) {
-        FILE *in = fopen(p->file, "rb");
+    if (file != NULL) {
+        FILE *in = fopen(file, "rb");
         if (in == NULL)
-            return cli_fail(cli, "%s: %s", p->file, strerror(errno));
-        int status = read_stream(cli, in, p->file, &p->payload);
+            return cli_fail(cli, "%s: %s", file, strerror(errno));
+        int status = read_stream(cli, in, file, out);
         fclose(in);
         return status;
     }
     if (given == NULL || strcmp(given, "-") == 0)
-        return read_stream(cli, stdin, "standard input", &p->payload);
-    strbuf_put_text(&p->payload, given);
+        return read_stream(cli, stdin, "standard input", out);
+    strbuf_put_text(out, given);
     return EXIT_OK;
 }
 
@@ -76,13 +58,6 @@ static void print_id(const struct cli *cli, struct slice answer)
     if (!cli->quiet && json_unescape(json_get(answer, "id"), &id))
         printf("%s\n", strbuf_cstr(&id));
     strbuf_free(&id);
-}
-
-/* Whether another attempt makes sense after this answer. */
-static bool worth_retrying(const struct publish *p, const struct http_result *r)
-{
-    bool undone = r->never_sent || r->status == 503;
-    return undone || (!p->ephemeral && (r->status == 0 || r->status == 504));
 }
 
 static int through_gateway(const struct cli *cli, struct publish *p)
@@ -104,37 +79,19 @@ static int through_gateway(const struct cli *cli, struct publish *p)
         headers[n++] = strbuf_cstr(&conflate);
     headers[n] = NULL;
 
-    int64_t end = now_ms() + (int64_t)(cli->timeout_s * 1000), wait = RETRY_MIN_MS;
+    struct http_result r;
     bool maybe = false;
-    int status = EXIT_FAILED;
-    for (;;) {
-        struct http_result r;
-        double left = (double)(end - now_ms()) / 1000;
-        const struct http_call call = {"POST", strbuf_slice(&p->payload), headers,
-                                       left > 0.1 ? left : 0.1};
-        http_run(cli, strbuf_cstr(&target), &call, &r);
-        if (r.status == 200) {
-            print_id(cli, strbuf_slice(&r.body));
-            status = EXIT_OK;
-        }
-        maybe = maybe || (r.status == 0 && !r.never_sent) || r.status == 504;
-        int64_t pause = r.retry_after_s > 0 ? (int64_t)(r.retry_after_s * 1000) : wait;
-        bool again = status != EXIT_OK && worth_retrying(p, &r) && now_ms() + pause < end;
-        if (status != EXIT_OK && !again) {
-            status = http_complain(cli, &r);
-            if (maybe) {
-                cli_fail(cli,
-                         "the event may be stored: run the same command with -k %s to learn it",
-                         p->idempotency);
-                status = EXIT_UNKNOWN;
-            }
-        }
-        http_result_free(&r);
-        if (!again)
-            break;
-        sleep_ms(pause);
-        wait = wait * 2 < RETRY_MAX_MS ? wait * 2 : RETRY_MAX_MS;
+    const struct http_call call = {"POST", strbuf_slice(&p->payload), headers, 0};
+    http_persist(cli, strbuf_cstr(&target), &call, !p->ephemeral, &r, &maybe);
+    int status = r.status == 200 ? EXIT_OK : http_complain(cli, &r);
+    if (status == EXIT_OK)
+        print_id(cli, strbuf_slice(&r.body));
+    if (maybe) {
+        cli_fail(cli, "the event may be stored: run the same command with -k %s to learn it",
+                 p->idempotency);
+        status = EXIT_UNKNOWN;
     }
+    http_result_free(&r);
     strbuf_free(&target);
     strbuf_free(&idempotency);
     strbuf_free(&conflate);
@@ -198,14 +155,6 @@ static int through_router(const struct cli *cli, struct publish *p)
     return code == STOA_UNKNOWN ? EXIT_UNKNOWN : EXIT_FAILED;
 }
 
-static void random_idempotency(char out[33])
-{
-    uint8_t bytes[16];
-    process_random_bytes(bytes, sizeof bytes);
-    for (int i = 0; i < 16; i++)
-        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
-}
-
 int command_publish(struct cli *cli, int argc, char **argv)
 {
     static const struct option own[] = {{"idempotency-key", required_argument, NULL, 'k'},
@@ -218,7 +167,7 @@ int command_publish(struct cli *cli, int argc, char **argv)
                                         {"except", required_argument, NULL, 'F'},
                                         {0}};
     struct publish p = {0};
-    random_idempotency(p.idempotency);
+    http_random_key(p.idempotency);
     for (int c; (c = cli_option(cli, argc, argv, "k:c:ebf:", own)) != -1;) {
         if (c == 'k' && (strlen(optarg) == 0 || strlen(optarg) > IDEMPOTENCY_KEY_MAX_BYTES))
             return cli_misuse(cli, "-k takes 1 to %d bytes", IDEMPOTENCY_KEY_MAX_BYTES);
@@ -240,7 +189,7 @@ int command_publish(struct cli *cli, int argc, char **argv)
     if (optind == argc || argc - optind > 2 || (p.file != NULL && argc - optind > 1))
         return cli_misuse(cli, "give a key and one payload");
     p.key = argv[optind];
-    int status = read_payload(cli, &p, optind + 1 < argc ? argv[optind + 1] : NULL);
+    int status = cli_input(cli, p.file, optind + 1 < argc ? argv[optind + 1] : NULL, &p.payload);
     if (status == EXIT_OK)
         status = cli->router != NULL ? through_router(cli, &p) : through_gateway(cli, &p);
     strbuf_free(&p.payload);

@@ -16,7 +16,7 @@ from cluster import Cluster, free_port, monitor_get, wait_until
 from wire import EventStream, WebSocket, http_request
 
 ID = r"[0-9a-z]+-[1-9][0-9]*"
-COMMANDS = ("publish", "tail", "log", "status", "top", "keys", "logs", "up", "down", "config", "reload", "keygen", "bench")
+COMMANDS = ("publish", "tail", "log", "status", "top", "keys", "logs", "up", "down", "config", "reload", "keygen", "bench", "room")
 VARIABLES = ("STOA_SERVER", "STOA_ROUTER", "STOA_TOKEN", "STOA_CONFIG")
 
 
@@ -84,6 +84,8 @@ def test_help_and_usage(bin_dir):
                    ("status", "x"), ("top", "x"), ("top", "-n", "0"), ("up", "x"), ("up", "--shards", "0"), ("up", "--gateways", "many"),
                    ("up", "--listen", "nonsense"), ("up", "--listen", "127.0.0.1:0"), ("up", "--listen", "127.0.0.1:99999"), ("config",), ("config", "x"),
                    ("config", "check", "show"), ("bench",), ("bench", "x"), ("down", "x", "--nonsense"), ("down", "x"), ("logs", "x"), ("reload", "x"), ("--timeout", "soon", "status"),
+                   ("room",), ("room", "x"), ("room", "state"), ("room", "state", "k"), ("room", "state", ":1"), ("room", "state", "t:"), ("room", "state", "t:1", "x"),
+                   ("room", "call", "t:1"), ("room", "call", "t:1", "m", "1", "2"), ("room", "send", "-k", "", "t:1", "1"), ("room", "send", "t:1", "1", "2"),
                    ("--timeout", "0", "status"), ("--token", "@/no/such/file", "status")]
         for words in misuses:
             ran = stoa(*words, status=2)
