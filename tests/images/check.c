@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include "common/mem.h"
+#include "rows.h"
 
 #define EVENTS_MAX 100000
 #define LIFE_OF_CHECKS 900000
@@ -331,12 +332,21 @@ static enum verdict check_retries(const struct check *c, struct world *w, const 
 
 /* ---- all of it ---- */
 
+static enum verdict check_rows(const struct check *c, struct world *w, struct strbuf *why)
+{
+    static const enum verdict verdicts[] = {
+        [ROWS_GOOD] = VERDICT_GOOD, [ROWS_WRONG] = VERDICT_WRONG, [ROWS_LOST] = VERDICT_LOST};
+    return verdicts[rows_check(w->store, c->damaged, why)];
+}
+
 enum verdict check_world(const struct check *c, struct world *w, struct strbuf *why)
 {
     static struct place places[EVENTS_MAX];
     uint64_t heads[WORLD_ROOMS] = {0};
     struct commits commits = {.oldest_gone = UINT32_MAX};
-    enum verdict v = check_tokens(c, w, why);
+    enum verdict v = check_rows(c, w, why);
+    if (v == VERDICT_GOOD)
+        v = check_tokens(c, w, why);
     for (unsigned room = 0; v == VERDICT_GOOD && room < WORLD_ROOMS; room++) {
         struct room_check r = {.c = c, .w = w, .why = why, .room = room, .places = places};
         read_room(&r);

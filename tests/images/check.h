@@ -1,6 +1,7 @@
 /* SHELL. Opens a data directory as a shard would and decides whether it is what a history allows:
  * everything acknowledged is there, byte for byte and in order; a batch, and a whole commit, is
- * there or not; nothing refused is there; a retry is known again; what follows is stored. */
+ * there or not, and so are rows written with it; nothing refused is there; a retry is known again;
+ * what follows is stored. */
 #ifndef STOA_TESTS_IMAGES_CHECK_H
 #define STOA_TESTS_IMAGES_CHECK_H
 

@@ -9,6 +9,7 @@
 #include "common/hash.h"
 #include "common/mem.h"
 #include "disk.h"
+#include "rows.h"
 #include "shard/store_lmdb.h"
 #include "shard/vec.h"
 
@@ -248,7 +249,7 @@ static void start_shard(struct world *w)
                                     .slot_seed = SLOT_SEED,
                                     .types = types,
                                     .n_types = N_TYPES,
-                                    .grant = store_lmdb_is_new(w->store),
+                                    .grant = store_lmdb_is_new(w->file),
                                     .grant_hi = WORLD_GRANTED - 1,
                                     .seed = h->seed * 1000003 + w->life,
                                     .payload_max_bytes = PAYLOAD_MAX_BYTES};
@@ -293,10 +294,11 @@ struct world *world_open(const char *dir, struct history *h, const struct world_
     w->life = start->life;
     rng_seed(&w->rng, h->seed * 77 + w->life);
     w->pid = h->seed * 1000000 + w->life + 1;
-    if (store_lmdb_open(&w->store, &options, &w->log, w->metrics, why) != ERR_OK) {
+    if (store_lmdb_open(&w->file, &options, &w->log, w->metrics, why) != ERR_OK) {
         world_close(&w);
         return NULL;
     }
+    w->store = rows_store_create(w->file);
     start_shard(w);
     return w;
 }
@@ -318,7 +320,8 @@ void world_close(struct world **world)
         vec_free(lists[i]);
     }
     vec_free(&w->asked);
-    store_lmdb_close(&w->store);
+    rows_store_destroy(&w->store);
+    store_lmdb_close(&w->file);
     metrics_destroy(&w->metrics);
     strbuf_free(&w->problem);
     mem_free(w);

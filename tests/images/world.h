@@ -59,7 +59,8 @@ struct slice world_payload(const struct history *h, size_t op, unsigned part);
 
 struct world {
     struct history *history;
-    struct store *store;
+    struct store *file;  /* the one under test, */
+    struct store *store; /* and with rows around it: what the shard has */
     struct shard *shard;
     struct hub *hub; /* the gateway's */
     struct metrics *metrics;
