@@ -357,7 +357,8 @@ static void lmdb_read_rows(struct store *base, enum store_table table, uint64_t 
     rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
     for (; rc == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
         struct store_row row;
-        if (key.mv_size < prefix.mv_size || memcmp(key.mv_data, prefix.mv_data, prefix.mv_size))
+        if (key.mv_size < prefix.mv_size ||
+            memcmp(key.mv_data, prefix.mv_data, prefix.mv_size) != 0)
             break;
         int code = row_key_read(slice_of_val(&key), &row);
         if (code != ERR_OK)

@@ -1,4 +1,4 @@
-/* CORE. Bytes of a disk that lies: records, room rows and small values of arbitrary bytes, as they
+/* CORE. Bytes of a disk that lies: records, rows and small values of arbitrary bytes, as they
  * are and with a checksum that fits, so that what lies behind the checksum is tried too. What is
  * accepted is written again to the same bytes. */
 #include <endian.h>
@@ -37,11 +37,28 @@ static void try_small(struct slice bytes)
         STOA_ASSERT(value.size + SMALL_HEADER_BYTES == bytes.size);
 }
 
+/* The key is the first half of the bytes. */
+static void try_row(struct slice bytes)
+{
+    struct slice key = slice_of(bytes.data, bytes.size / 2), value;
+    struct store_row row;
+    uint8_t again[ROW_KEY_MAX_BYTES];
+    if (row_key_read(key, &row) == ERR_OK && row.room_id != 0) {
+        STOA_ASSERT(row_key_write(row.table, row.room_id, row.name, again) == key.size);
+        STOA_ASSERT(memcmp(again, key.data, key.size) == 0);
+    }
+    bytes = slice_of(bytes.data + key.size, bytes.size - key.size);
+    bool sound = row_key_is_sound(key, bytes);
+    if (row_read(key, bytes, &value) == ERR_OK)
+        STOA_ASSERT(sound && value.size + ROW_HEADER_BYTES == bytes.size);
+}
+
 static void try_all(struct slice bytes)
 {
     try_record(bytes);
     try_room(bytes);
     try_small(bytes);
+    try_row(bytes);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -1,1 +1,2 @@
 stoa_fuzz(envelope stoa_proto)
+stoa_fuzz(filter stoa_proto)
