@@ -108,19 +108,23 @@ struct log launch_log(const char *role, const char *format, const char *level)
 bool launch_reload(const struct launch *l, struct log *log, const struct config *running,
                    struct config *fresh)
 {
-    struct strbuf text = {0};
+    struct strbuf changed = {0}, why = {0};
     char event[64];
     const char *role = strchr(l->program, '-') + 1; /* "stoa-shard" */
     bool fine =
-        config_load(fresh, l->config_path, (const char *const *)l->overrides, &text) == ERR_OK;
+        config_load(fresh, l->config_path, (const char *const *)l->overrides, &why) == ERR_OK;
+    if (fine)
+        config_diff(running, fresh, &changed);
+    if (fine && l->accept)
+        fine = l->accept(l->accept_ctx, fresh, &changed, &why);
     snprintf(event, sizeof event, fine ? "%s.reload" : "%s.reload_refused", role);
     if (fine) {
         *log = launch_log(log->role, fresh->log.format, fresh->log.level);
-        config_diff(running, fresh, &text);
-        LOG(log, LOG_INFO, event, LOG_SLICE("changed", strbuf_slice(&text)));
+        LOG(log, LOG_INFO, event, LOG_SLICE("changed", strbuf_slice(&changed)));
     } else {
-        LOG(log, LOG_ERROR, event, LOG_SLICE("why", strbuf_slice(&text)));
+        LOG(log, LOG_ERROR, event, LOG_SLICE("why", strbuf_slice(&why)));
     }
-    strbuf_free(&text);
+    strbuf_free(&changed);
+    strbuf_free(&why);
     return fine;
 }

@@ -25,6 +25,11 @@ struct launch {
     bool supervised;                           /* --supervised: end with the parent process */
     char *overrides[LAUNCH_OVERRIDES_MAX + 1]; /* owned, NULL-terminated: for config_load */
     size_t n_overrides;
+    /* Has a say in a reload, behind the configuration's own checks: appends to `changed` what else
+     * does, or returns false and the reason in `why`. NULL: none. */
+    bool (*accept)(void *ctx, const struct config *fresh, struct strbuf *changed,
+                   struct strbuf *why);
+    void *accept_ctx;
 };
 
 /* Reads the arguments: the common ones (-c --config, --set FIELD=VALUE, --supervised, -h --help, -V
