@@ -148,6 +148,42 @@ void answer_error(struct gateway *g, uint64_t client, const char *cors, const ch
     error_answer(g, client, cors, tag_status(tag), tag, message, headers);
 }
 
+void refusal_put(struct strbuf *out, const struct refusal *r, bool with_status)
+{
+    /* What a handler raised is for its author: the shard's log has it. */
+    bool raised = slice_is(r->tag, "RoomExecutionError");
+    strbuf_put_text(out, "{\"tag\":");
+    json_quote(out, r->tag);
+    strbuf_put_text(out, ",\"message\":");
+    json_quote(out, raised ? slice_text("the room's handler failed; the shard's log says how")
+                           : r->text);
+    if (with_status)
+        strbuf_printf(out, ",\"status\":%u", r->status);
+    strbuf_put_byte(out, '}');
+}
+
+/* A room may invent tags; those are counted as one. */
+void refusal_note(struct gateway *g, const struct refusal *r)
+{
+    struct strbuf tag = {0};
+    strbuf_put_slice(&tag, r->tag);
+    refused_note(g, tag_known(strbuf_cstr(&tag)) ? strbuf_cstr(&tag) : "UpgradeError",
+                 "a room refused a connection");
+    strbuf_free(&tag);
+}
+
+void answer_refusal(struct gateway *g, uint64_t client, const char *cors, const struct refusal *r)
+{
+    struct strbuf body = {0};
+    refusal_note(g, r);
+    strbuf_put_text(&body, "{\"error\":");
+    refusal_put(&body, r, false);
+    strbuf_put_byte(&body, '}');
+    answer(g, client, cors, r->status, "application/json", strbuf_slice(&body),
+           r->status == 503 || r->status == 429 ? "Retry-After: 1\r\n" : "");
+    strbuf_free(&body);
+}
+
 void gateway_refuse(struct gateway *g, uint64_t client, unsigned status, const char *tag,
                     const char *message)
 {

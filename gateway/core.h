@@ -6,6 +6,7 @@
  *   pull          one REPLAY_REQ in flight, shared by subscriptions that want the same page
  *   call          anything with a cid that a router or shard will answer
  *   waiter        an HTTP request that is answered later
+ *   member        a subscription's place in a room with a handler
  *
  * Ownership: the gateway owns sessions and rooms (maps), a session owns its subscriptions, a room
  * its pulls, `calls` borrows what is in flight. */
@@ -43,6 +44,16 @@
 #define REF_MAX_BYTES 256
 #define PING_MAX_BYTES 4096
 #define LOG_ANSWER_MAX_BYTES MIB
+#define MEMBER_RETRY_MS 250 /* after a refusal by the shard */
+#define INPUTS_MAX 256      /* unacknowledged of one member: beyond, its socket is not read */
+#define INPUTS_MAX_BYTES MIB
+#define INPUTS_HARD_MAX                                                    \
+    (4 * INPUTS_MAX) /* beyond, it is closed 1013: what is not read cannot \
+                        come, but not every program can stop reading */
+#define INPUTS_HARD_MAX_BYTES (4 * MIB)
+#define MEMBER_TAGS_MAX 10
+#define JOIN_REQUEST_MAX_BYTES 32768 /* of JOIN.request */
+#define QUERY_PARAMETERS_MAX 100
 
 struct session;
 struct room;
@@ -54,7 +65,7 @@ struct timer {
 };
 
 /* ---- calls ---- */
-enum call_kind { CALL_PUBLISH, CALL_PULL, CALL_LOG, CALL_PURGE, CALL_ASK, CALL_ROOM };
+enum call_kind { CALL_PUBLISH, CALL_PULL, CALL_LOG, CALL_PURGE, CALL_ASK, CALL_ROOM, CALL_JOIN };
 struct call {
     uint64_t cid; /* 0: not in g->calls */
     enum call_kind kind;
@@ -73,7 +84,8 @@ struct event {
     int64_t ts;
     uint32_t flags;
     struct slice payload;
-    struct buf *packet; /* one reference, while in a room's queue; NULL in a page */
+    struct slice filter; /* whom it is for (proto/filter.h); empty: everybody */
+    struct buf *packet;  /* one reference, while in a room's queue; NULL in a page */
 };
 
 struct miss {
@@ -122,9 +134,12 @@ struct session {
     uint16_t bad_frames;
     uint16_t pubs; /* publishes in flight */
     bool established;
-    bool closing;      /* ports.close was called; only gateway_closed is still to come */
-    bool too_slow;     /* lagged longer than CONN_LAG_MAX_MS */
-    struct hold *hold; /* its request is not answered yet; NULL: it is (hold.c) */
+    bool closing;            /* ports.close was called; only gateway_closed is still to come */
+    bool too_slow;           /* lagged longer than CONN_LAG_MAX_MS */
+    struct hold *hold;       /* its request is not answered yet; NULL: it is (hold.c) */
+    struct visitor *visitor; /* stoa.v1: who asked for the socket, for rooms with handlers; owned */
+    char *farewell;          /* reason of the peer's Close frame; owned, NULL: none has come */
+    uint16_t n_full;         /* members that take no more inputs: it is not read */
 };
 
 enum start_kind { START_LIVE, START_AFTER, START_ALL, START_LAST };
@@ -151,6 +166,41 @@ struct subscription {
     bool astray;         /* holds what the room has lost, and was not told */
     bool pinned;         /* START_LIVE, and `pos` is where it begins */
     bool whole;          /* catches up by every event */
+    struct member *member; /* NULL: a key without a handler, or a reader */
+};
+
+/* ---- members (member.c) ---- */
+struct input { /* of a connection, until the shard has it on disk */
+    struct list in_member;
+    uint64_t counter;
+    uint32_t flags;
+    struct slice frame, ref; /* behind the struct; ref: raw JSON, empty: nobody waits */
+};
+
+struct member {
+    struct call call; /* JOIN in flight */
+    struct subscription *sub;
+    struct list joining; /* in g->joins, by due_ns: not let in yet, and no hold knows the time */
+    struct list ending;  /* in g->endings: to be closed when it has what came before */
+    struct list retry;   /* in g->member_retries */
+    struct list inputs;
+    size_t n_inputs, inputs_bytes;
+    uint64_t counter; /* of the latest input */
+    int64_t due_ns;
+    struct strbuf request; /* JSON, until it was let in */
+    struct position head;  /* items behind it are for this connection */
+    struct strbuf names;   /* what id and tags point into */
+    struct slice id, tags[MEMBER_TAGS_MAX];
+    uint8_t n_tags;
+    bool announced; /* the shard may know it: it must hear of its end */
+    bool joined;    /* was let in */
+    bool confirmed; /* and the shard that owns the room now knows it */
+    bool stalled;   /* an input was not taken: they are sent again later */
+    bool full;      /* counted in session->n_full */
+    uint16_t close_code;
+    char *close_reason; /* owned; NULL: none */
+    uint8_t name_size;
+    char name[EVENT_ID_MAX_BYTES]; /* the session's: <boot>-<counter> */
 };
 
 /* ---- rooms ---- */
@@ -171,10 +221,12 @@ struct room {
     uint32_t owner;   /* shard's peer; 0: nobody known */
     uint32_t sub_cid; /* SUB in flight */
     uint32_t n_subs;
+    uint32_t n_members;
     uint16_t slot;
     uint16_t key_size;
     bool known;      /* epoch and last mean something */
     bool subscribed; /* the owner delivers to us */
+    bool filtered;   /* of `events`, some are not for everybody */
     uint8_t key[];
 };
 
@@ -242,20 +294,24 @@ struct gateway {
     struct map *sessions; /* by client */
     struct map *waiters;  /* by client */
     struct map *calls;    /* by cid */
+    struct map *members;  /* by name */
+    uint64_t last_member;
     uint32_t last_cid;
     uint32_t last_router;
     size_t publish_bytes; /* held by publishes in flight */
     size_t n_publishes;
     struct list rooms_all, rooms_dirty, rooms_idle, rooms_retry;
     struct list sessions_all, lagging, streams, pulls, holds;
+    struct list joins, endings, member_retries;
     struct heap timers;
     struct timer sync_timer, idle_timer, retry_timer, lag_timer, beat_timer, pull_timer,
-        drain_timer, hold_timer;
+        drain_timer, hold_timer, join_timer, member_timer;
     struct shard_link *shards; /* options.n_shards */
     size_t sync_share;         /* rooms of one SYNC_TICK_MS, in hundredths carried over */
     bool draining;
     int64_t drain_step_ns;
     struct strbuf scratch, control, quoted; /* reused buffers: packs, control frames, keys */
+    struct strbuf picked;                   /* of a pack: what is for one connection */
     size_t *offsets[DIALECT_COUNT];         /* of the packs at hand */
     size_t offsets_capacity[DIALECT_COUNT];
     struct event *page; /* events of the page at hand */
@@ -301,6 +357,14 @@ void answer(struct gateway *g, uint64_t client, const char *cors, unsigned statu
             const char *content_type, struct slice body, const char *headers);
 void answer_error(struct gateway *g, uint64_t client, const char *cors, const char *tag,
                   const char *message, const char *headers);
+/* A refusal in the words of a room. */
+struct refusal {
+    unsigned status;
+    struct slice tag, text;
+};
+void refusal_put(struct strbuf *out, const struct refusal *r, bool with_status);
+void refusal_note(struct gateway *g, const struct refusal *r);
+void answer_refusal(struct gateway *g, uint64_t client, const char *cors, const struct refusal *r);
 /* Promises an answer for later. `cors` is copied. */
 void waiter_begin(struct gateway *g, struct waiter *w, uint64_t client, const char *cors);
 /* Answers, if somebody still waits; then the waiter holds nothing. */
@@ -326,12 +390,15 @@ struct packs {
     size_t count;
     struct pack_source source;
     struct slice key;
+    bool picky;                    /* some are not for everybody */
+    bool live;                     /* as they happen, not from the log */
     struct buf *of[DIALECT_COUNT]; /* built when first asked for */
 };
 void packs_begin(struct packs *p, const struct room *room, uint64_t epoch,
                  const struct event *events, size_t count);
-/* Writes the events behind `skip` to the session. */
-void packs_write(struct gateway *g, struct packs *p, struct session *s, size_t skip);
+/* Writes the events [from, to) that are for the subscription to its session. */
+void packs_write(struct gateway *g, struct packs *p, const struct subscription *sub, size_t from,
+                 size_t to);
 void packs_end(struct packs *p);
 /* Takes an event into the room's queue; keeps a ref to the packet. */
 void fanout_push(struct gateway *g, struct room *room, const struct event_item *item,
@@ -351,6 +418,8 @@ void room_sub_send(struct gateway *g, struct room *room);
 void room_unown(struct gateway *g, struct room *room); /* its shard's link is down, or it moved */
 void room_kick(struct gateway *g, struct room *room);  /* settled: who waited goes on */
 void room_repair(struct gateway *g, struct room *room);
+/* A room that nothing is known of has got a history, still without an event. */
+void room_born(struct room *room, struct position at);
 void room_retry(struct gateway *g, struct room *room);
 void room_on_suback(struct gateway *g, uint32_t peer, const struct message *m);
 void room_on_deliver(struct gateway *g, uint32_t peer, const struct message *m, struct buf *packet);
@@ -379,9 +448,11 @@ void pull_init(struct gateway *g);
 bool replay_miss(const struct message *m, struct position from, struct miss *miss);
 
 /* ---- subscription.c ---- */
-/* NULL: no room for another key here. */
+/* NULL: no room for another key here. `request`: it joins, by this (JSON, taken); else NULL. */
 struct subscription *subscription_open(struct gateway *g, struct session *s, struct slice key,
-                                       const struct start *start);
+                                       const struct start *start, struct strbuf *request);
+/* Goes on when its room is settled, or it was let in. */
+void subscription_kick(struct gateway *g, struct subscription *sub);
 void subscription_free(struct gateway *g, struct subscription *sub);
 struct subscription *subscription_find(const struct session *s, const struct room *room);
 void subscription_begin(struct gateway *g, struct subscription *sub); /* WAITING, room settled */
@@ -399,7 +470,9 @@ void subscription_lag(struct gateway *g, struct subscription *sub);
 /* ---- session.c ---- */
 struct session *session_open(struct gateway *g, uint64_t client, const struct dialect *dialect);
 struct session *session_find(const struct gateway *g, uint64_t client);
-void session_free(struct gateway *g, struct session *s);
+/* The connection has ended, or never began: how is for the rooms that it was in. */
+void session_free(struct gateway *g, struct session *s, unsigned code, struct slice reason,
+                  bool clean);
 void session_established(struct gateway *g, struct session *s);
 /* Ends all of its subscriptions and the connection. */
 void session_close(struct gateway *g, struct session *s, unsigned code, struct slice reason);
@@ -420,7 +493,43 @@ void hold_refuse(struct gateway *g, struct session *s, const char *tag, const ch
 void hold_drop(struct session *s); /* the session ends */
 void hold_init(struct gateway *g);
 
+/* The same with a room's own words. */
+void hold_refuse_room(struct gateway *g, struct session *s, const struct refusal *r);
+
+/* ---- visitor.c ---- */
+/* What a room's handler may know of who asks. NULL: no type has a handler. */
+struct visitor *visitor_of(const struct gateway *g, const struct http_request *request);
+/* The JSON of JOIN.request. NULL: fine, else the tag, with a message. */
+const char *visitor_request(const struct visitor *v, const struct gateway_type *type,
+                            struct slice client_state, struct strbuf *out, const char **message);
+
+/* ---- member.c ---- */
+/* Takes the request. */
+void member_open(struct gateway *g, struct subscription *sub, struct strbuf *request);
+/* Tells the shard how the connection ended, and forgets it. */
+void member_leave(struct gateway *g, struct subscription *sub, unsigned code, struct slice reason,
+                  bool clean);
+void member_settled(struct gateway *g, struct member *mb); /* its room is */
+void member_unown(struct gateway *g, struct member *mb);   /* its room has no shard */
+/* Whether items behind this position are for it even if they come from the log. */
+bool member_owed(const struct member *mb, struct position after);
+/* A frame for the room. NULL: it will be acknowledged, else tag and message. */
+const char *member_input(struct gateway *g, struct member *mb, struct slice frame, uint32_t flags,
+                         struct slice ref, const char **message);
+void member_on_joined(struct gateway *g, struct call *call, const struct message *m);
+void member_on_nack(struct gateway *g, struct call *call, const struct message *m);
+void member_on_input_ack(struct gateway *g, uint32_t peer, const struct message *m);
+void member_on_close(struct gateway *g, uint32_t peer, const struct message *m);
+void member_turn(struct gateway *g); /* behind the fan-out: those that are to end */
+void member_init(struct gateway *g);
+void member_validate(const struct gateway *g);
+
 /* ---- session_v1.c ---- */
+/* The room has refused it: ends the subscription. */
+void v1_refused(struct gateway *g, struct subscription *sub, const struct refusal *r);
+/* An input with a ref is handled (tag NULL) or given up. */
+void v1_input_done(struct gateway *g, struct session *s, struct slice ref, const char *tag,
+                   const char *message);
 void v1_publish_done(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
                      const char *tag, const char *message);
 /* One of `ok` and `error`, each JSON. */

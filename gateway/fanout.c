@@ -4,10 +4,14 @@
  *
  *   events     |  41  |  42  |  42e |  43  |          42e: ephemeral, carries the head's seq
  *   raw pack   [hdr pp|hdr pp|hdr pp|hdr pp]
- *   offsets    0      a      b      c      d          a subscriber at 42 gets [b, d) */
+ *   offsets    0      a      b      c      d          a subscriber at 42 gets [b, d)
+ *
+ * Only when an event of the pack is not for everybody is each subscriber looked at event by event;
+ * who then gets them all, or one stretch of them, is still given a part of the shared buffer. */
 #include "common/json.h"
 #include "common/mutant.h"
 #include "gateway/core.h"
+#include "proto/filter.h"
 
 #define COPY_MAX_BYTES (64 * KIB) /* a smaller pack is copied out of the scratch buffer */
 
@@ -52,15 +56,85 @@ static void pack_build(struct gateway *g, struct packs *p, unsigned dialect)
     p->of[dialect] = scratch_take(g);
 }
 
-void packs_write(struct gateway *g, struct packs *p, struct session *s, size_t skip)
+/* A transient event is for those who are there when it happens. */
+static bool is_for(const struct packs *p, const struct subscription *sub, const struct event *e)
 {
-    unsigned dialect = s->dialect->index;
-    STOA_ASSERT(skip < p->count);
+    const struct member *mb = sub->member;
+    struct position before = {p->source.epoch, e->seq - 1};
+    if ((e->flags & EVENT_TRANSIENT) && !p->live && !member_owed(mb, before))
+        return false;
+    if (e->filter.size == 0)
+        return true;
+    return mb ? filter_admits(e->filter, slice_of(mb->name, mb->name_size), mb->id, mb->tags,
+                              mb->n_tags)
+              : filter_admits(e->filter, slice_of(NULL, 0), slice_of(NULL, 0), NULL, 0);
+}
+
+/* Where the next stretch of events for the subscription begins and ends. */
+static bool stretch_next(const struct packs *p, const struct subscription *sub, size_t *from,
+                         size_t *end, size_t to)
+{
+    for (*from = *end; *from < to && !is_for(p, sub, &p->events[*from]); ++*from)
+        ;
+    if (*from == to)
+        return false;
+    for (*end = *from + 1; *end < to && is_for(p, sub, &p->events[*end]); ++*end)
+        ;
+    return true;
+}
+
+/* The stretches behind each other, in a buffer of their own. Returns the events in it. */
+static size_t stretches_write(struct gateway *g, const struct packs *p,
+                              const struct subscription *sub, size_t from, size_t end, size_t to)
+{
+    unsigned dialect = sub->session->dialect->index;
+    const size_t *offsets = g->offsets[dialect];
+    size_t count = 0;
+    strbuf_reset(&g->picked);
+    do {
+        strbuf_put(&g->picked, p->of[dialect]->data + offsets[from], offsets[end] - offsets[from]);
+        count += end - from;
+    } while (stretch_next(p, sub, &from, &end, to));
+    struct buf *bytes = buf_copy_slice(strbuf_slice(&g->picked));
+    session_write(g, sub->session, bytes, 0, bytes->size);
+    buf_unref(bytes);
+    return count;
+}
+
+static void picky_write(struct gateway *g, struct packs *p, const struct subscription *sub,
+                        size_t from, size_t to)
+{
+    unsigned dialect = sub->session->dialect->index;
+    size_t end = from, next;
+    if (!stretch_next(p, sub, &from, &end, to))
+        return;
     if (!p->of[dialect])
         pack_build(g, p, dialect);
-    size_t from = g->offsets[dialect][skip];
-    session_write(g, s, p->of[dialect], from, g->offsets[dialect][p->count] - from);
-    metric_add(g->m.deliveries, p->count - skip);
+    const size_t *offsets = g->offsets[dialect];
+    for (next = end; next < to && !is_for(p, sub, &p->events[next]); next++)
+        ;
+    size_t count = end - from;
+    if (next < to)
+        count = stretches_write(g, p, sub, from, end, to);
+    else
+        session_write(g, sub->session, p->of[dialect], offsets[from], offsets[end] - offsets[from]);
+    metric_add(g->m.deliveries, count);
+}
+
+void packs_write(struct gateway *g, struct packs *p, const struct subscription *sub, size_t from,
+                 size_t to)
+{
+    unsigned dialect = sub->session->dialect->index;
+    STOA_ASSERT(from < to && to <= p->count);
+    if (p->picky) {
+        picky_write(g, p, sub, from, to);
+        return;
+    }
+    if (!p->of[dialect])
+        pack_build(g, p, dialect);
+    const size_t *offsets = g->offsets[dialect];
+    session_write(g, sub->session, p->of[dialect], offsets[from], offsets[to] - offsets[from]);
+    metric_add(g->m.deliveries, to - from);
 }
 
 void packs_end(struct packs *p)
@@ -92,8 +166,10 @@ void fanout_push(struct gateway *g, struct room *room, const struct event_item *
                                                     .ts = item->ts,
                                                     .flags = item->flags,
                                                     .payload = item->payload,
+                                                    .filter = item->filter,
                                                     .packet = buf_ref(packet)};
     room->events_bytes += item->payload.size;
+    room->filtered |= item->filter.size > 0;
     if (list_empty(&room->dirty))
         list_push_back(&g->rooms_dirty, &room->dirty);
     if (room->events_bytes >= FANOUT_MAX_BYTES)
@@ -113,6 +189,7 @@ void fanout_discard(struct gateway *g, struct room *room)
     room->events = NULL;
     room->n_events = room->events_capacity = 0;
     room->events_bytes = 0;
+    room->filtered = false;
     room->flushed = room->last;
     list_remove(&room->dirty);
 }
@@ -144,6 +221,8 @@ void fanout_flush(struct gateway *g, struct room *room)
 {
     struct packs packs;
     packs_begin(&packs, room, room->epoch, room->events, room->n_events);
+    packs.live = true;
+    packs.picky = room->filtered;
     LIST_EACH(cursor, after, &room->subs)
     {
         struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
@@ -160,7 +239,7 @@ void fanout_flush(struct gateway *g, struct room *room)
             skip = 0;
         if (skip == room->n_events)
             continue;
-        packs_write(g, &packs, sub->session, skip);
+        packs_write(g, &packs, sub, skip, room->n_events);
         sub->pos = room_position(room);
     }
     packs_end(&packs);

@@ -126,6 +126,9 @@ static void on_nack(struct gateway *g, uint32_t peer, const struct message *m)
     case CALL_ROOM:
         room_call_on_nack(g, call, m);
         break;
+    case CALL_JOIN:
+        member_on_nack(g, call, m);
+        break;
     }
 }
 
@@ -146,6 +149,8 @@ static void on_answer(struct gateway *g, uint32_t peer, const struct message *m,
         ask_on_answer(g, call, m);
     else if (m->type == MSG_RESULT && call->kind == CALL_ROOM)
         room_call_on_result(g, call, m);
+    else if (m->type == MSG_JOINED && call->kind == CALL_JOIN)
+        member_on_joined(g, call, m);
 }
 
 static void on_message(void *ctx, uint32_t peer, const struct message *m, struct buf *packet)
@@ -157,6 +162,7 @@ static void on_message(void *ctx, uint32_t peer, const struct message *m, struct
     case MSG_REPLAY:
     case MSG_ANSWER:
     case MSG_RESULT:
+    case MSG_JOINED:
         on_answer(g, peer, m, packet);
         return;
     case MSG_NACK:
@@ -185,6 +191,9 @@ static void on_message(void *ctx, uint32_t peer, const struct message *m, struct
         break;
     case MSG_CLOSE:
         room_on_close(g, peer, m);
+        break;
+    case MSG_INPUT_ACK:
+        member_on_input_ack(g, peer, m);
         break;
     case MSG_ASK:
         ask_on_ask(g, peer, m);
@@ -250,6 +259,7 @@ struct gateway *gateway_create(const struct gateway_options *options,
     g->sessions = map_create(rng_u64(&g->rng));
     g->waiters = map_create(rng_u64(&g->rng));
     g->calls = map_create(rng_u64(&g->rng));
+    g->members = map_create(rng_u64(&g->rng));
     g->shards = mem_zalloc((options->n_shards ? options->n_shards : 1) * sizeof *g->shards);
     for (unsigned i = 0; i < options->n_routers; i++)
         STOA_ASSERT(hub_dial(g->hub) == i + 1);
@@ -261,6 +271,7 @@ struct gateway *gateway_create(const struct gateway_options *options,
     session_init(g);
     refused_register(g);
     hold_init(g);
+    member_init(g);
     pull_init(g);
     sync_init(g);
     return g;
@@ -290,6 +301,7 @@ static void calls_destroy(struct gateway *g)
             room_call_destroy(g, call);
             break;
         case CALL_PULL:
+        case CALL_JOIN: /* end with their rooms and sessions */
             break;
         }
     }
@@ -302,7 +314,8 @@ void gateway_destroy(struct gateway **g_p)
         return;
     calls_destroy(g);
     while (!list_empty(&g->sessions_all))
-        session_free(g, LIST_ENTRY(g->sessions_all.next, struct session, all));
+        session_free(g, LIST_ENTRY(g->sessions_all.next, struct session, all), 1006,
+                     slice_of(NULL, 0), false);
     while (!list_empty(&g->rooms_all))
         room_free(g, LIST_ENTRY(g->rooms_all.next, struct room, all));
     hub_destroy(&g->hub);
@@ -311,6 +324,7 @@ void gateway_destroy(struct gateway **g_p)
     map_destroy(&g->sessions);
     map_destroy(&g->waiters);
     map_destroy(&g->calls);
+    map_destroy(&g->members);
     for (unsigned i = 0; i < g->options.n_shards; i++)
         mem_free(g->shards[i].marks);
     mem_free(g->shards);
@@ -318,6 +332,7 @@ void gateway_destroy(struct gateway **g_p)
     strbuf_free(&g->scratch);
     strbuf_free(&g->control);
     strbuf_free(&g->quoted);
+    strbuf_free(&g->picked);
     for (unsigned i = 0; i < DIALECT_COUNT; i++)
         mem_free(g->offsets[i]);
     mem_free(g->page);
@@ -346,6 +361,8 @@ void gateway_turn(struct gateway *g, struct tick now)
     }
     while (!list_empty(&g->rooms_dirty))
         fanout_flush(g, LIST_ENTRY(g->rooms_dirty.next, struct room, dirty));
+    if (!list_empty(&g->endings))
+        member_turn(g);
     sync_credit(g);
     hub_flush(g->hub, now);
 }
@@ -396,16 +413,17 @@ void gateway_reorigins(struct gateway *g, const char *const *origins)
 
 static void validate_room(const struct room *room)
 {
-    size_t subs = 0;
+    size_t subs = 0, members = 0;
     LIST_EACH(cursor, after, &room->subs)
     {
         const struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
+        members += sub->member != NULL;
         STOA_ASSERT(sub->room == room);
         STOA_ASSERT(sub->state != SUBS_LIVE || !sub->fresh);
         STOA_ASSERT(sub->state == SUBS_CATCHUP || !sub->pull || sub->state == SUBS_LAGGING);
         subs++;
     }
-    STOA_ASSERT(subs == room->n_subs);
+    STOA_ASSERT(subs == room->n_subs && members == room->n_members);
     STOA_ASSERT((subs == 0) == !list_empty(&room->idle));
     STOA_ASSERT((room->n_events > 0) == !list_empty(&room->dirty));
     STOA_ASSERT(room->n_events > 0 || room->flushed == room->last);
@@ -449,4 +467,5 @@ void gateway_validate(const struct gateway *g)
     }
     STOA_ASSERT(rooms == map_count(g->rooms));
     STOA_ASSERT(sessions == map_count(g->sessions));
+    member_validate(g);
 }

@@ -38,6 +38,9 @@ struct gateway_ports {
     /* Ends a stream or a WebSocket (with this close code and reason, after what is queued); code 0:
      * drop the connection at once. */
     void (*close)(void *ctx, uint64_t client, unsigned code, struct slice reason);
+    /* Stops reading a WebSocket, or goes on. NULL: the program cannot; then a socket whose room
+     * does not keep up is closed sooner. */
+    void (*pause)(void *ctx, uint64_t client, bool paused);
 };
 
 struct gateway_type { /* types of the configuration; borrowed */
@@ -95,6 +98,9 @@ void gateway_established(struct gateway *g, uint64_t client, struct tick now);
 void gateway_frame(struct gateway *g, uint64_t client, struct slice payload, bool text,
                    struct tick now);
 void gateway_drained(struct gateway *g, uint64_t client, struct tick now);
+/* The peer's Close frame has come, with this reason; gateway_closed follows. Who is not told so
+ * knows only the code. */
+void gateway_farewell(struct gateway *g, uint64_t client, struct slice reason);
 /* Gone, for whatever reason; `code` is the peer's close code or 1006. */
 void gateway_closed(struct gateway *g, uint64_t client, unsigned code, struct tick now);
 

@@ -2,7 +2,8 @@
  * its request that "now" has begun. So its upgrade (or the head of its event stream) is held until
  * the room is subscribed at its shard, and the position at that moment is where it begins: whatever
  * is published after the 101 reaches it. Readers that name a position, or want everything, miss
- * nothing by being answered at once. A hold that lasts longer than UPGRADE_TIMEOUT_MS ends with
+ * nothing by being answered at once. Who joins a room with a handler is answered when that has let
+ * it in, and is refused in its words. A hold that lasts longer than UPGRADE_TIMEOUT_MS ends with
  * 503. */
 #include "gateway/core.h"
 
@@ -42,13 +43,15 @@ static bool must_hold(const struct session *s)
     if (list_empty(&s->subs))
         return false;
     const struct subscription *sub = LIST_ENTRY(s->subs.next, struct subscription, in_session);
-    return sub->start == START_LIVE && !STOA_MUTANT(HOLD_SKIPPED);
+    return sub->member || (sub->start == START_LIVE && !STOA_MUTANT(HOLD_SKIPPED));
 }
 
 /* Pins where the reader begins: between this and its first frame the room may go on. */
 static void pin(const struct session *s)
 {
     struct subscription *sub = LIST_ENTRY(s->subs.next, struct subscription, in_session);
+    if (sub->member)
+        return; /* it begins where it was let in, or where it wished */
     sub->pos = room_position(sub->room);
     sub->pinned = true;
 }
@@ -56,7 +59,7 @@ static void pin(const struct session *s)
 static bool settled(const struct session *s)
 {
     const struct subscription *sub = LIST_ENTRY(s->subs.next, struct subscription, in_session);
-    return room_settled(sub->room);
+    return room_settled(sub->room) && !sub->member;
 }
 
 void session_admit(struct gateway *g, struct session *s, const char *cors)
@@ -91,14 +94,28 @@ void hold_release(struct gateway *g, struct session *s)
     strbuf_free(&cors);
 }
 
+/* Frees the session and the hold. Returns the client, and the header lines of its answer. */
+static uint64_t hold_end(struct gateway *g, struct session *s, struct strbuf *cors)
+{
+    uint64_t client = s->client;
+    strbuf_put_text(cors, s->hold->cors);
+    session_free(g, s, 1006, slice_of(NULL, 0), false);
+    return client;
+}
+
 void hold_refuse(struct gateway *g, struct session *s, const char *tag, const char *message)
 {
-    struct hold *h = s->hold;
-    uint64_t client = s->client;
     struct strbuf cors = {0};
-    strbuf_put_text(&cors, h->cors);
-    session_free(g, s); /* and the hold */
+    uint64_t client = hold_end(g, s, &cors);
     answer_error(g, client, strbuf_cstr(&cors), tag, message, "");
+    strbuf_free(&cors);
+}
+
+void hold_refuse_room(struct gateway *g, struct session *s, const struct refusal *r)
+{
+    struct strbuf cors = {0};
+    uint64_t client = hold_end(g, s, &cors);
+    answer_refusal(g, client, strbuf_cstr(&cors), r);
     strbuf_free(&cors);
 }
 

@@ -3,6 +3,7 @@
  * both wait a little (READ_TIMEOUT_MS), since a shard restarts within that. */
 #include "common/json.h"
 #include "gateway/core.h"
+#include "proto/filter.h"
 
 struct log_query {
     struct call call;
@@ -114,8 +115,18 @@ static void query_answer(struct gateway *g, struct log_query *q, bool more)
     strbuf_free(&out);
 }
 
+/* What a handler sent to certain connections is not for who reads the log. */
+static bool is_for_readers(const struct event_item *item)
+{
+    static const struct slice nobody;
+    return !(item->flags & EVENT_TRANSIENT) &&
+           (item->filter.size == 0 || filter_admits(item->filter, nobody, nobody, NULL, 0));
+}
+
 static void query_take(struct log_query *q, uint64_t epoch, const struct event_item *item)
 {
+    if (!is_for_readers(item))
+        return;
     struct event e = {
         .seq = item->seq, .ts = item->ts, .flags = item->flags, .payload = item->payload};
     if (!q->ndjson && q->count > 0)

@@ -61,7 +61,9 @@ struct pull *pull_repair(struct gateway *g, struct room *room)
 void pull_join(struct gateway *g, struct subscription *sub)
 {
     struct pull *found = NULL;
-    enum replay_mode mode = sub->whole ? REPLAY_ALL : REPLAY_LATEST;
+    /* Only in the whole log are transient items, which a member is owed that was there. */
+    bool all = sub->whole || member_owed(sub->member, sub->pos);
+    enum replay_mode mode = all ? REPLAY_ALL : REPLAY_LATEST;
     LIST_EACH(cursor, after, &sub->room->pulls)
     {
         struct pull *pull = LIST_ENTRY(cursor, struct pull, in_room);
@@ -97,7 +99,7 @@ void pull_cancel(struct gateway *g, struct pull *pull)
     pull_free(g, pull);
 }
 
-static size_t page_read(struct gateway *g, const struct message *m)
+static size_t page_read(struct gateway *g, const struct message *m, bool *picky)
 {
     size_t count = m->replay.items.count;
     if (g->page_capacity < count) {
@@ -106,8 +108,12 @@ static size_t page_read(struct gateway *g, const struct message *m)
     }
     for (size_t i = 0; i < count; i++) {
         const struct event_item *item = &m->replay.items.at[i];
-        g->page[i] = (struct event){
-            .seq = item->seq, .ts = item->ts, .flags = item->flags, .payload = item->payload};
+        g->page[i] = (struct event){.seq = item->seq,
+                                    .ts = item->ts,
+                                    .flags = item->flags,
+                                    .payload = item->payload,
+                                    .filter = item->filter};
+        *picky |= item->filter.size > 0 || (item->flags & EVENT_TRANSIENT);
     }
     return count;
 }
@@ -126,8 +132,10 @@ void pull_on_replay(struct gateway *g, uint32_t peer, const struct message *m, s
         return;
     }
     struct packs packs;
-    packs_begin(&packs, room, m->replay.room_epoch, g->page, page_read(g, m));
-    packs.events = g->page;
+    bool picky = false;
+    size_t count = page_read(g, m, &picky);
+    packs_begin(&packs, room, m->replay.room_epoch, g->page, count);
+    packs.picky = picky;
     struct list subs;
     list_init(&subs);
     while (!list_empty(&pull->subs)) {

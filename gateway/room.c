@@ -124,19 +124,21 @@ void room_unown(struct gateway *g, struct room *room)
     while (!list_empty(&room->pulls))
         pull_cancel(g, LIST_ENTRY(room->pulls.next, struct pull, in_room));
     STOA_ASSERT(!room->repair);
+    if (room->n_members == 0)
+        return;
+    LIST_EACH(cursor, after, &room->subs)
+    {
+        struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
+        if (sub->member)
+            member_unown(g, sub->member);
+    }
 }
 
 void room_kick(struct gateway *g, struct room *room)
 {
     LIST_EACH(cursor, after, &room->subs)
     {
-        struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
-        if (sub->session->hold && room_settled(room))
-            hold_release(g, sub->session);
-        else if (sub->state == SUBS_CATCHUP)
-            subscription_feed(g, sub);
-        else if (sub->state == SUBS_WAITING && sub->session->established && room_settled(room))
-            subscription_begin(g, sub);
+        subscription_kick(g, LIST_ENTRY(cursor, struct subscription, in_room));
     }
 }
 
@@ -164,6 +166,12 @@ void room_on_suback(struct gateway *g, uint32_t peer, const struct message *m)
     }
     room_compare(g, room, (struct position){m->suback.room_epoch, m->suback.head});
     room_kick(g, room);
+}
+
+void room_born(struct room *room, struct position at)
+{
+    if (room->known && room->epoch == 0 && room->last == 0 && at.seq == 0)
+        room->epoch = at.epoch;
 }
 
 /* ---- later again ---- */
@@ -271,6 +279,8 @@ static void room_jump(struct gateway *g, struct room *room, const struct miss *m
     {
         struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
         bool same = sub->pos.epoch == miss->to.epoch;
+        if (sub->member && sub->member->joined && sub->member->head.epoch != miss->to.epoch)
+            sub->member->head = miss->to; /* it was here before what comes now */
         sub->astray = same && miss->reason == MISS_EPOCH && sub->pos.seq > head.seq;
         bool ahead = same && sub->pos.seq >= miss->to.seq && !sub->astray;
         if (sub->state != SUBS_LIVE || ahead)
@@ -290,6 +300,7 @@ void room_on_page(struct gateway *g, struct room *room, const struct message *m,
     struct position head = {m->replay.room_epoch, m->replay.head};
     bool whole = true;
     room->repair = NULL;
+    room_born(room, head);
     if (replay_miss(m, before, &miss))
         room_jump(g, room, &miss, head);
     for (size_t i = 0; i < m->replay.items.count && whole; i++)
@@ -316,7 +327,11 @@ void room_on_resync(struct gateway *g, uint32_t peer, const struct message *m)
 void room_on_close(struct gateway *g, uint32_t peer, const struct message *m)
 {
     struct room *room = room_find(g, m->key);
-    if (!room || room->owner != peer || m->close.session.size > 0)
+    if (m->close.session.size > 0) {
+        member_on_close(g, peer, m);
+        return;
+    }
+    if (!room || room->owner != peer)
         return;
     unsigned code = m->close.code >= 1000 && m->close.code <= 4999 ? (unsigned)m->close.code : 1000;
     if (room->n_events > 0)

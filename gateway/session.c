@@ -32,22 +32,30 @@ struct session *session_find(const struct gateway *g, uint64_t client)
     return map_get(g->sessions, map_id(&client));
 }
 
-static void subscriptions_end(struct gateway *g, struct session *s)
+static void subscriptions_end(struct gateway *g, struct session *s, unsigned code,
+                              struct slice reason, bool clean)
 {
-    while (!list_empty(&s->subs))
-        subscription_free(g, LIST_ENTRY(s->subs.next, struct subscription, in_session));
+    while (!list_empty(&s->subs)) {
+        struct subscription *sub = LIST_ENTRY(s->subs.next, struct subscription, in_session);
+        member_leave(g, sub, code, reason, clean);
+        subscription_free(g, sub);
+    }
 }
 
-void session_free(struct gateway *g, struct session *s)
+void session_free(struct gateway *g, struct session *s, unsigned code, struct slice reason,
+                  bool clean)
 {
+    s->closing = true; /* nobody is there to be told anything */
     hold_drop(s);
-    subscriptions_end(g, s);
+    subscriptions_end(g, s, code, reason, clean);
     if (s->established)
         metric_move(g->m.sockets[s->dialect->index], -1);
     map_remove(g->sessions, map_id(&s->client));
     list_remove(&s->all);
     list_remove(&s->lag);
     list_remove(&s->beat);
+    mem_free(s->visitor);
+    mem_free(s->farewell);
     mem_free(s);
 }
 
@@ -60,8 +68,7 @@ void session_established(struct gateway *g, struct session *s)
     LIST_EACH(cursor, after, &s->subs)
     {
         struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_session);
-        if (room_settled(sub->room))
-            subscription_begin(g, sub);
+        subscription_kick(g, sub);
         if (s->closing)
             return;
     }
@@ -91,7 +98,7 @@ void session_close(struct gateway *g, struct session *s, unsigned code, struct s
     if (s->closing)
         return;
     s->closing = true;
-    subscriptions_end(g, s);
+    subscriptions_end(g, s, code ? code : 1006, reason, code != 0);
     list_remove(&s->lag);
     list_remove(&s->beat);
     count_close(g, code);
@@ -253,6 +260,24 @@ void session_id_put(struct strbuf *out, const struct gateway *g, const struct se
 
 /* ---- from requests ---- */
 
+/* A session of many keys keeps the visitor. */
+static void socket_open(struct exchange *x, const struct dialect *dialect,
+                        const struct start *start, struct visitor **visitor, struct strbuf *request)
+{
+    struct gateway *g = x->g;
+    struct session *s = session_open(g, x->client, dialect);
+    if (start && !subscription_open(g, s, strbuf_slice(&x->key), start, request)) {
+        session_free(g, s, 1006, slice_of(NULL, 0), false);
+        exchange_error(x, "Busy", "this gateway holds too many keys; try another one");
+        return;
+    }
+    if (!start) {
+        s->visitor = *visitor;
+        *visitor = NULL;
+    }
+    session_admit(g, s, exchange_cors(x));
+}
+
 void route_socket(struct exchange *x, const struct dialect *dialect, const struct start *start)
 {
     struct gateway *g = x->g;
@@ -260,13 +285,22 @@ void route_socket(struct exchange *x, const struct dialect *dialect, const struc
         exchange_error(x, "Draining", "this gateway is shutting down; connect to another one");
         return;
     }
-    struct session *s = session_open(g, x->client, dialect);
-    if (start && !subscription_open(g, s, strbuf_slice(&x->key), start)) {
-        session_free(g, s);
-        exchange_error(x, "Busy", "this gateway holds too many keys; try another one");
-        return;
-    }
-    session_admit(g, s, exchange_cors(x));
+    struct strbuf request = {0};
+    struct visitor *visitor = NULL;
+    const struct gateway_type *joins = NULL;
+    if (dialect != &dialect_sse)
+        visitor = visitor_of(g, x->request);
+    if (start && visitor)
+        joins = type_with_handler(g, strbuf_slice(&x->key));
+    const char *message = "",
+               *tag = joins ? visitor_request(visitor, joins, slice_of(NULL, 0), &request, &message)
+                            : NULL;
+    if (tag)
+        exchange_error(x, tag, message);
+    else
+        socket_open(x, dialect, start, &visitor, joins ? &request : NULL);
+    mem_free(visitor);
+    strbuf_free(&request);
 }
 
 /* ---- from the program ---- */
@@ -296,6 +330,14 @@ void gateway_drained(struct gateway *g, uint64_t client, struct tick now)
         session_drained(g, s);
 }
 
+void gateway_farewell(struct gateway *g, uint64_t client, struct slice reason)
+{
+    struct session *s = session_find(g, client);
+    if (!s || s->closing || s->farewell)
+        return;
+    s->farewell = mem_strndup(reason.size ? (const char *)reason.data : "", reason.size);
+}
+
 void gateway_closed(struct gateway *g, uint64_t client, unsigned code, struct tick now)
 {
     g->now = now;
@@ -307,5 +349,8 @@ void gateway_closed(struct gateway *g, uint64_t client, unsigned code, struct ti
         return;
     if (!s->closing)
         count_close(g, code);
-    session_free(g, s);
+    char *reason = s->farewell;
+    s->farewell = NULL;
+    session_free(g, s, code, slice_text(reason ? reason : ""), code != 1006);
+    mem_free(reason);
 }

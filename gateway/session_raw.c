@@ -36,10 +36,13 @@ static void raw_end(struct gateway *g, struct subscription *sub, unsigned code, 
 /* What a client says is for the room's handler; rooms without one do not listen. */
 static void raw_frame(struct gateway *g, struct session *s, struct slice payload, bool text)
 {
-    (void)g;
-    (void)s;
-    (void)payload;
-    (void)text;
+    const char *message;
+    if (list_empty(&s->subs))
+        return;
+    struct subscription *sub = LIST_ENTRY(s->subs.next, struct subscription, in_session);
+    if (sub->member &&
+        member_input(g, sub->member, payload, text ? EVENT_UTF8 : 0, slice_of(NULL, 0), &message))
+        session_close(g, s, 1013, slice_text(message));
 }
 
 const struct dialect dialect_raw = {.index = DIALECT_RAW,

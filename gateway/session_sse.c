@@ -22,7 +22,7 @@ static void data_put(struct strbuf *out, struct slice payload)
 
 static void sse_encode(struct strbuf *out, const struct pack_source *source, const struct event *e)
 {
-    if (!(e->flags & EVENT_EPHEMERAL)) {
+    if (!(e->flags & (EVENT_EPHEMERAL | EVENT_TRANSIENT))) {
         strbuf_put_text(out, "id: ");
         event_id_put(out, (struct position){source->epoch, e->seq});
         strbuf_put_byte(out, '\n');

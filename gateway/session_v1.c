@@ -17,7 +17,7 @@ static void v1_encode(struct strbuf *out, const struct pack_source *source, cons
     uint8_t middle[MIDDLE_BYTES];
     struct strbuf text = {.data = middle, .capacity = sizeof middle};
     bool json = (e->flags & EVENT_JSON) != 0;
-    if (!(e->flags & EVENT_EPHEMERAL) && source->epoch != 0) {
+    if (!(e->flags & (EVENT_EPHEMERAL | EVENT_TRANSIENT)) && source->epoch != 0) {
         strbuf_put_text(&text, ",\"id\":\"");
         event_id_put(&text, (struct position){source->epoch, e->seq});
         strbuf_put_byte(&text, '"');
@@ -91,6 +91,7 @@ static bool v1_tell(struct gateway *g, struct subscription *sub, enum sub_status
 static void v1_end(struct gateway *g, struct subscription *sub, unsigned code, struct slice reason)
 {
     struct session *s = sub->session;
+    member_leave(g, sub, code, reason, true);
     struct strbuf *out = control_begin(g, "{\"unsub\":");
     json_quote(out, room_key(sub->room));
     strbuf_put_text(out, ",\"code\":");
@@ -99,6 +100,20 @@ static void v1_end(struct gateway *g, struct subscription *sub, unsigned code, s
     json_quote(out, reason);
     strbuf_put_byte(out, '}');
     subscription_free(g, sub);
+    control_send(g, s);
+}
+
+void v1_refused(struct gateway *g, struct subscription *sub, const struct refusal *r)
+{
+    struct session *s = sub->session;
+    const struct room *room = sub->room;
+    subscription_free(g, sub); /* the room stays for a while */
+    struct strbuf *out = control_begin(g, "{\"sub\":");
+    json_quote(out, room_key(room));
+    strbuf_put_text(out, ",\"error\":");
+    refusal_put(out, r, true);
+    strbuf_put_byte(out, '}');
+    refusal_note(g, r);
     control_send(g, s);
 }
 
@@ -177,6 +192,21 @@ void v1_call_item(struct gateway *g, struct session *s, struct slice ref, struct
     control_send(g, s);
 }
 
+void v1_input_done(struct gateway *g, struct session *s, struct slice ref, const char *tag,
+                   const char *message)
+{
+    if (s->closing || s->queued > CONTROL_QUEUE_MAX)
+        return; /* the next word ends it */
+    if (tag) {
+        send_ref_error(g, s, ref, tag, message);
+        return;
+    }
+    struct strbuf *out = control_begin(g, "");
+    ref_put(out, ref);
+    strbuf_put_text(out, ",\"ok\":null}");
+    control_send(g, s);
+}
+
 /* A frame that is not JSON or not one of ours. */
 static void bad_frame(struct gateway *g, struct session *s, const char *message)
 {
@@ -191,7 +221,7 @@ static void bad_frame(struct gateway *g, struct session *s, const char *message)
 
 /* ---- from the client ---- */
 
-enum member {
+enum word {
     M_SUB,
     M_UNSUB,
     M_PUB,
@@ -199,6 +229,7 @@ enum member {
     M_CALL,
     M_PING,
     M_TOKEN, /* verbs; token also goes with sub */
+    M_STATE,
     M_AFTER,
     M_REPLAY,
     M_PRESENCE,
@@ -213,34 +244,24 @@ enum member {
     M_EVENT,
     M_METHOD,
     M_INPUT,
-    MEMBER_COUNT
+    WORD_COUNT
 };
-static const char *const member_names[MEMBER_COUNT] = {
-    [M_SUB] = "sub",
-    [M_UNSUB] = "unsub",
-    [M_PUB] = "pub",
-    [M_SEND] = "send",
-    [M_CALL] = "call",
-    [M_PING] = "ping",
-    [M_TOKEN] = "token",
-    [M_AFTER] = "after",
-    [M_REPLAY] = "replay",
-    [M_PRESENCE] = "presence",
-    [M_REF] = "ref",
-    [M_DATA] = "data",
-    [M_IDEMPOTENCY_KEY] = "idempotencyKey",
-    [M_CONFLATE] = "conflate",
-    [M_EPHEMERAL] = "ephemeral",
-    [M_TAGS] = "tags",
-    [M_TO] = "to",
-    [M_EXCEPT] = "except",
-    [M_EVENT] = "event",
-    [M_METHOD] = "method",
-    [M_INPUT] = "input",
+static const char *const word_names[WORD_COUNT] = {
+    [M_SUB] = "sub",           [M_UNSUB] = "unsub",
+    [M_PUB] = "pub",           [M_SEND] = "send",
+    [M_CALL] = "call",         [M_PING] = "ping",
+    [M_TOKEN] = "token",       [M_STATE] = "state",
+    [M_AFTER] = "after",       [M_REPLAY] = "replay",
+    [M_PRESENCE] = "presence", [M_REF] = "ref",
+    [M_DATA] = "data",         [M_IDEMPOTENCY_KEY] = "idempotencyKey",
+    [M_CONFLATE] = "conflate", [M_EPHEMERAL] = "ephemeral",
+    [M_TAGS] = "tags",         [M_TO] = "to",
+    [M_EXCEPT] = "except",     [M_EVENT] = "event",
+    [M_METHOD] = "method",     [M_INPUT] = "input",
 };
 
 struct frame {
-    struct json_value of[MEMBER_COUNT];
+    struct json_value of[WORD_COUNT];
 };
 
 static void frame_read(struct slice text, struct frame *f)
@@ -248,12 +269,12 @@ static void frame_read(struct slice text, struct frame *f)
     memset(f, 0, sizeof *f);
     struct json_iter it = json_members(text);
     while (json_next(&it))
-        for (size_t i = 0; i < MEMBER_COUNT; i++)
-            if (slice_is(it.name, member_names[i]))
+        for (size_t i = 0; i < WORD_COUNT; i++)
+            if (slice_is(it.name, word_names[i]))
                 f->of[i] = it.value;
 }
 
-static bool has(const struct frame *f, enum member m)
+static bool has(const struct frame *f, enum word m)
 {
     return f->of[m].type != JSON_NONE;
 }
@@ -291,6 +312,35 @@ static const char *start_of(const struct frame *f, struct start *start, const ch
     return NULL;
 }
 
+/* The request by which a key with a handler is joined; nothing for others. NULL: fine. */
+static const char *join_request(const struct gateway *g, const struct session *s,
+                                const struct frame *f, struct slice key, struct strbuf *request,
+                                const char **message)
+{
+    const struct gateway_type *type = type_with_handler(g, key);
+    if (!type)
+        return NULL;
+    *message = "this type has a handler since this socket was opened: connect again";
+    if (!s->visitor)
+        return "Moving";
+    return visitor_request(s->visitor, type, f->of[M_STATE].raw, request, message);
+}
+
+/* Begins the key, anew if need be. `request` is taken. */
+static void sub_begin(struct gateway *g, struct session *s, struct slice key,
+                      const struct start *start, struct strbuf *request)
+{
+    struct room *room = room_find(g, key);
+    struct subscription *old = room ? subscription_find(s, room) : NULL;
+    if (old)
+        subscription_free(g, old);
+    if (s->n_subs >= g->options.keys_per_socket)
+        send_sub_error(g, s, key, "BadRequest",
+                       "too many keys on this socket: unsubscribe some, or open another");
+    else if (!subscription_open(g, s, key, start, request->size > 0 ? request : NULL))
+        send_sub_error(g, s, key, "Busy", "this gateway holds too many keys; try another");
+}
+
 static void on_sub(struct gateway *g, struct session *s, const struct frame *f, struct slice key)
 {
     struct start start;
@@ -311,30 +361,25 @@ static void on_sub(struct gateway *g, struct session *s, const struct frame *f, 
         tag = "BadRequest";
         message = "presence comes later; subscribe without it";
     }
-    if (tag) {
+    struct strbuf request = {0};
+    if (!tag)
+        tag = join_request(g, s, f, key, &request, &message);
+    if (tag)
         send_sub_error(g, s, key, tag, message);
-        return;
-    }
-    struct room *room = room_find(g, key);
-    struct subscription *old = room ? subscription_find(s, room) : NULL;
-    if (old)
-        subscription_free(g, old);
-    if (s->n_subs >= g->options.keys_per_socket)
-        send_sub_error(g, s, key, "BadRequest",
-                       "too many keys on this socket: unsubscribe some, or open another");
-    else if (!subscription_open(g, s, key, &start))
-        send_sub_error(g, s, key, "Busy", "this gateway holds too many keys; try another");
+    else
+        sub_begin(g, s, key, &start, &request);
+    strbuf_free(&request);
 }
 
 static void on_unsub(struct gateway *g, struct session *s, struct slice key)
 {
     struct room *room = room_find(g, key);
     struct subscription *sub = room ? subscription_find(s, room) : NULL;
+    if (sub)
+        subscription_free(g, sub);
     struct strbuf *out = control_begin(g, "{\"unsub\":");
     json_quote(out, key);
     strbuf_put_byte(out, '}');
-    if (sub)
-        subscription_free(g, sub);
     control_send(g, s);
 }
 
@@ -430,9 +475,33 @@ static const char *room_verb_begin(struct gateway *g, struct session *s, const s
     return tag;
 }
 
-/* A direct send, or a method. */
+/* What a connection of the room says. NULL: it will be acknowledged. */
+static const char *input_begin(struct gateway *g, struct member *mb, const struct frame *f,
+                               const char **message)
+{
+    struct slice event = f->of[M_EVENT].raw;
+    *message = "a connection's own events are handled once; they take no idempotencyKey";
+    if (has(f, M_IDEMPOTENCY_KEY))
+        return "BadRequest";
+    *message = "what is sent to a room is one JSON value";
+    if (event.size == 0)
+        return "RoomValidationError";
+    *message = "the event is at most gateway.limits.message bytes (524288 by default)";
+    if (event.size > g->options.payload_max_bytes)
+        return "TooLarge";
+    return member_input(g, mb, event, EVENT_UTF8, f->of[M_REF].raw, message);
+}
+
+static struct member *member_of(const struct gateway *g, const struct session *s, struct slice key)
+{
+    struct room *room = room_find(g, key);
+    struct subscription *sub = room ? subscription_find(s, room) : NULL;
+    return sub ? sub->member : NULL;
+}
+
+/* A send, or a method: of a connection if the key is joined, else direct. */
 static void on_room_verb(struct gateway *g, struct session *s, const struct frame *f,
-                         enum member verb, struct slice key)
+                         enum word verb, struct slice key)
 {
     const char *tag = NULL, *message = "";
     struct call_order order = {.verb = verb == M_SEND ? VERB_SEND : VERB_METHOD,
@@ -447,6 +516,8 @@ static void on_room_verb(struct gateway *g, struct session *s, const struct fram
     } else if (!authorize(NULL, verb == M_SEND ? RIGHT_SEND : RIGHT_CALL, key)) {
         tag = "Forbidden";
         message = "the token does not allow this key";
+    } else if (verb == M_SEND && member_of(g, s, key)) {
+        tag = input_begin(g, member_of(g, s, key), f, &message);
     } else if (type_with_handler(g, key)) {
         tag = room_verb_begin(g, s, f, &order, &message);
     } else if (verb == M_CALL && !type_declared(g, key_type(key))) {
@@ -472,7 +543,7 @@ static void on_ping(struct gateway *g, struct session *s, struct slice raw)
     control_send(g, s);
 }
 
-static void verb_run(struct gateway *g, struct session *s, const struct frame *f, enum member verb)
+static void verb_run(struct gateway *g, struct session *s, const struct frame *f, enum word verb)
 {
     struct strbuf key = {0};
     if (!text_of(f->of[verb], &key))
@@ -499,8 +570,8 @@ static void v1_frame(struct gateway *g, struct session *s, struct slice payload,
     }
     frame_read(payload, &f);
     unsigned verbs = 0;
-    enum member verb = M_TOKEN;
-    for (enum member m = M_SUB; m <= M_PING; m++) {
+    enum word verb = M_TOKEN;
+    for (enum word m = M_SUB; m <= M_PING; m++) {
         if (!has(&f, m))
             continue;
         verbs++;

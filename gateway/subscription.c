@@ -8,6 +8,10 @@
  *   WAITING --room settled--> LIVE (nothing to replay) or CATCHUP
  *   CATCHUP --page reaches the room's head--> LIVE --queue too long--> LAGGING --drained--> CATCHUP
  *
+ * With a member it waits until that is let in as well, and what the room does from then on is for
+ * it: up to the member's head it is fed from the log as anybody, behind it with the transient
+ * items.
+ *
  * The first word about the key (live, resumed, missed) goes out when the room's head is known and,
  * if something is replayed, the first page is there; nothing of the key precedes it. */
 #include "gateway/core.h"
@@ -15,7 +19,7 @@
 #include "common/mutant.h"
 
 struct subscription *subscription_open(struct gateway *g, struct session *s, struct slice key,
-                                       const struct start *start)
+                                       const struct start *start, struct strbuf *request)
 {
     struct room *room = room_open(g, key);
     if (!room)
@@ -35,12 +39,28 @@ struct subscription *subscription_open(struct gateway *g, struct session *s, str
     room->n_subs++;
     s->n_subs++;
     list_remove(&room->idle);
-    if (room_settled(room) && s->established)
-        subscription_begin(g, sub);
-    else if (room->owner && !room->subscribed && !room->sub_cid)
+    if (request)
+        member_open(g, sub, request);
+    if (room->owner && !room->subscribed && !room->sub_cid)
         room_sub_send(g, room);
+    else
+        subscription_kick(g, sub);
     /* The first word may have ended the session (raw, past a gap). */
     return sub;
+}
+
+void subscription_kick(struct gateway *g, struct subscription *sub)
+{
+    bool settled = room_settled(sub->room);
+    if (sub->member && settled)
+        member_settled(g, sub->member);
+    bool may = sub->member ? sub->member->joined : settled;
+    if (sub->session->hold && may)
+        hold_release(g, sub->session);
+    else if (sub->state == SUBS_CATCHUP)
+        subscription_feed(g, sub);
+    else if (sub->state == SUBS_WAITING && sub->session->established && settled && may)
+        subscription_begin(g, sub);
 }
 
 static bool unfed(enum sub_state state)
@@ -70,6 +90,7 @@ void subscription_state(struct gateway *g, struct subscription *sub, enum sub_st
 void subscription_free(struct gateway *g, struct subscription *sub)
 {
     struct room *room = sub->room;
+    member_leave(g, sub, 1000, slice_of(NULL, 0), true); /* unless it was said already */
     subscription_state(g, sub, SUBS_WAITING);
     list_remove(&sub->in_pull);
     list_remove(&sub->in_room);
@@ -109,6 +130,11 @@ void subscription_begin(struct gateway *g, struct subscription *sub)
     const struct room *room = sub->room;
     STOA_ASSERT(sub->state == SUBS_WAITING && room_settled(room) && sub->session->established);
     struct position head = room_position(room);
+    if (sub->pinned && sub->pos.epoch == room->epoch && sub->pos.seq >= room->flushed) {
+        subscription_state(g, sub, SUBS_LIVE); /* the rest is in the room's queue, or to come */
+        greet(g, sub, sub->pos);
+        return;
+    }
     bool nothing = begins_at_position(sub) ? position_equal(sub->pos, head)
                                            : sub->start == START_LIVE || head.seq == 0;
     if (!nothing) {
@@ -175,12 +201,31 @@ static bool page_begin(struct gateway *g, struct subscription *sub, const struct
     return !sub->fresh || greet(g, sub, head);
 }
 
+/* How far a page is taken. One without transient items ends for a member at its head: the rest it
+ * is owed whole. */
+static uint64_t page_end(const struct subscription *sub, const struct message *m, bool owed)
+{
+    const struct member *mb = sub->member;
+    bool without = !sub->whole || sub->last > 0;
+    bool cut = mb && !owed && without && m->replay.room_epoch == mb->head.epoch &&
+               m->replay.after > mb->head.seq && m->replay.miss_to <= mb->head.seq;
+    return cut ? mb->head.seq : m->replay.after;
+}
+
+static size_t events_up_to(const struct packs *packs, uint64_t seq)
+{
+    size_t count = packs->count;
+    while (count > 0 && packs->events[count - 1].seq > seq)
+        count--;
+    return count;
+}
+
 void subscription_page(struct gateway *g, struct subscription *sub, const struct message *m,
                        struct packs *packs)
 {
-    struct session *s = sub->session;
     struct position before = sub->pos;
     bool was_fresh = sub->fresh;
+    uint64_t end = page_end(sub, m, member_owed(sub->member, before));
     sub->pull = NULL;
     if (sub->state != SUBS_CATCHUP)
         return;
@@ -188,9 +233,10 @@ void subscription_page(struct gateway *g, struct subscription *sub, const struct
         return;
     sub->last = 0;
     sub->astray = false;
-    if (packs->count > 0)
-        packs_write(g, packs, s, 0);
-    sub->pos = (struct position){m->replay.room_epoch, m->replay.after};
+    size_t count = events_up_to(packs, end);
+    if (count > 0)
+        packs_write(g, packs, sub, 0, count);
+    sub->pos = (struct position){m->replay.room_epoch, end};
     bool moved = was_fresh || !position_equal(before, sub->pos);
     if (!moved && !reaches_live(sub)) {
         /* The room and the shard disagree about the head: the room finds out first. */
