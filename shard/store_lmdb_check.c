@@ -161,7 +161,7 @@ static bool check_name(struct walk *w, uint64_t number, const uint8_t *node, str
         bool integers = !table->rows && strcmp(name, "meta") != 0;
         return table->flags == (integers ? INTEGER_KEYS : 0) || bad(w, number, "table");
     }
-    return bad(w, number, "name of a table");
+    return bad(w, number, "a table that this release does not know");
 }
 
 static int compare_keys(struct slice a, struct slice b)
