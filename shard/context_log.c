@@ -112,6 +112,7 @@ bool context_log(struct context *ctx, struct slice after, unsigned limit, struct
     struct position from = {0};
     if (after.size > 0 && event_id_parse(after, &from) != ERR_OK) {
         fault_set(fault, "BadId", "`after` is not the id of an event");
+        fault->status = 400;
         return false;
     }
     l.limit = limit == 0 ? LOG_LIMIT_DEFAULT : limit < LOG_LIMIT_MAX ? limit : LOG_LIMIT_MAX;
