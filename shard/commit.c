@@ -21,6 +21,9 @@ struct stage *turn_stage(struct shard *s, struct room *room)
                                                              .epoch = room->epoch,
                                                              .head = room->head,
                                                              .floor = room->floor,
+                                                             .gone = room->gone,
+                                                             .transients = room->transients,
+                                                             .rows = room->rows,
                                                              .retained_bytes = room->retained_bytes,
                                                              .touched = room->touched,
                                                              .floor_reason = room->floor_reason};
@@ -38,7 +41,17 @@ void turn_note_pid(struct shard *s, struct room *room, uint64_t pid)
 struct answer *turn_answer(struct shard *s, const struct op *op)
 {
     struct answer *a = VEC_PUSH(&s->turn.answers, struct answer);
-    *a = (struct answer){.asker = op->asker, .room = op->room, .purge = op->purge};
+    *a = (struct answer){.asker = op->asker, .room = op->room, .uncounted = op->kind != OP_PUBLISH};
+    return a;
+}
+
+struct answer *turn_reply(struct shard *s, struct room *room, struct asker asker,
+                          struct reply *reply)
+{
+    struct answer *a = VEC_PUSH(&s->turn.answers, struct answer);
+    *a = (struct answer){
+        .asker = asker, .room = room, .kind = ANSWER_REPLY, .uncounted = true, .reply = reply};
+    s->turn.joined |= reply->m.type == MSG_JOINED;
     return a;
 }
 
@@ -69,6 +82,7 @@ static void settle(struct shard *s)
 {
     struct turn *t = &s->turn;
     trim_settle(s);
+    actors_settle(s);
     for (size_t i = 0; i < t->stages.count; i++) {
         struct stage *stage = &VEC_AT(&t->stages, struct stage)[i];
         struct room *room = stage->room;
@@ -102,6 +116,9 @@ static void stage_rollback(struct shard *s, const struct stage *stage)
         room->head = stage->head;
     room->floor = stage->floor;
     room->floor_reason = stage->floor_reason;
+    room->gone = stage->gone;
+    room->transients = stage->transients;
+    room->rows = stage->rows;
     room->retained_bytes = stage->retained_bytes;
     room->touched = stage->touched;
 }
@@ -123,8 +140,11 @@ static void rollback(struct shard *s)
     if (t->asked) /* let trims go alone for a while */
         s->full_until_ns = s->now.mono_ns + FULL_PAUSE_NS;
     trim_rollback(s);
+    actors_rollback(s);
     for (size_t i = 0; i < t->answers.count; i++) {
         struct answer *a = &VEC_AT(&t->answers, struct answer)[i];
+        if (a->kind == ANSWER_REPLY && reply_fails(a->reply))
+            continue;
         a->kind = ANSWER_NACK;
         a->code = NACK_DISK;
         a->expected = 0;
@@ -180,11 +200,13 @@ static void send_pack(struct shard *s, const struct answer *a)
 
 static void answer_send(struct shard *s, const struct answer *a)
 {
-    if (a->kind == ANSWER_NACK)
+    if (a->kind == ANSWER_REPLY)
+        reply_send(s, a);
+    else if (a->kind == ANSWER_NACK)
         send_nack(s, a->asker, room_key(a->room), a->room->slot, a->code, a->expected);
     else
         send_pack(s, a);
-    if (a->purge)
+    if (a->uncounted)
         return;
     if (a->kind == ANSWER_NACK)
         metrics_publish(s, RESULT_REFUSED + a->code, 1);
@@ -199,32 +221,51 @@ static void turn_clear(struct shard *s)
     struct turn *t = &s->turn;
     for (size_t i = 0; i < t->ops.count; i++)
         op_destroy(VEC_AT(&t->ops, struct op *)[i]);
+    for (size_t i = 0; i < t->answers.count; i++)
+        mem_free(VEC_AT(&t->answers, struct answer)[i].reply);
+    for (size_t i = 0; i < t->kept.count; i++)
+        mem_free(VEC_AT(&t->kept, void *)[i]);
     for (size_t i = 0; i < t->stages.count; i++) {
         struct room *room = VEC_AT(&t->stages, struct stage)[i].room;
         room->stage = 0;
         rooms_drop_if_blank(s, room);
     }
-    struct vec *lists[] = {&t->answers, &t->staged, &t->stages,  &t->pids,
-                           &t->ops,     &t->gone,   &t->removed, &t->expired};
+    struct vec *lists[] = {&t->answers, &t->staged,  &t->stages, &t->pids, &t->ops,  &t->gone,
+                           &t->removed, &t->expired, &t->actors, &t->kept, &t->dones};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         lists[i]->count = 0;
     memset(t->trim_ts, 0, sizeof t->trim_ts);
-    t->failed = t->asked = false;
+    t->failed = t->asked = t->joined = false;
     t->events = t->bytes = t->durable = t->writes = 0;
 }
 
-/* Deliveries leave first: somebody watches them, while an ack waits in a publisher's window. */
+static bool is_joined(const struct answer *a)
+{
+    return a->kind == ANSWER_REPLY && a->reply->m.type == MSG_JOINED;
+}
+
+/* Who joined is told first, as what it is sent follows. Deliveries leave before other answers:
+ * somebody watches them, while an ack waits in a publisher's window. */
 static void let_out(struct shard *s, bool deliveries, bool answers)
 {
     struct turn *t = &s->turn;
+    for (size_t i = 0; answers && t->joined && i < t->answers.count; i++) {
+        const struct answer *a = &VEC_AT(&t->answers, struct answer)[i];
+        if (is_joined(a))
+            answer_send(s, a);
+    }
     for (size_t i = 0; deliveries && i < t->stages.count; i++)
         deliver_stage(s, &VEC_AT(&t->stages, struct stage)[i]);
-    for (size_t i = 0; answers && i < t->answers.count; i++)
-        answer_send(s, &VEC_AT(&t->answers, struct answer)[i]);
+    for (size_t i = 0; answers && i < t->answers.count; i++) {
+        const struct answer *a = &VEC_AT(&t->answers, struct answer)[i];
+        if (!is_joined(a))
+            answer_send(s, a);
+    }
 }
 
 void turn_finish(struct shard *s)
 {
+    actors_write(s);
     if (STOA_MUTANT(ACK_BEFORE_COMMIT) || STOA_MUTANT(DELIVER_BEFORE_COMMIT)) {
         let_out(s, STOA_MUTANT(DELIVER_BEFORE_COMMIT), STOA_MUTANT(ACK_BEFORE_COMMIT));
         hub_flush(s->hub, s->now);
@@ -241,8 +282,8 @@ void turn_finish(struct shard *s)
 void turn_free(struct shard *s)
 {
     struct turn *t = &s->turn;
-    struct vec *lists[] = {&t->answers, &t->staged, &t->stages,  &t->pids,
-                           &t->ops,     &t->gone,   &t->removed, &t->expired};
+    struct vec *lists[] = {&t->answers, &t->staged,  &t->stages, &t->pids, &t->ops,  &t->gone,
+                           &t->removed, &t->expired, &t->actors, &t->kept, &t->dones};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         vec_free(lists[i]);
 }

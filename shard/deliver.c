@@ -204,7 +204,7 @@ void deliver_sub(struct shard *s, uint32_t peer, const struct message *m)
     reply.suback.floor = room->floor;
     reply.suback.status = SUB_LIVE;
     if (m->sub.from_mode == FROM_AFTER) {
-        struct resume p = replay_position(room, m->sub.from_epoch, m->sub.from_seq);
+        struct resume p = replay_position(room, REPLAY_ALL, m->sub.from_epoch, m->sub.from_seq);
         reply.suback.status = p.missed ? SUB_MISSED : SUB_RESUMED;
         reply.suback.miss_from = p.miss_from;
         reply.suback.miss_to = p.miss_to;
@@ -290,6 +290,8 @@ void deliver_client_gone(struct shard *s, uint32_t peer)
 {
     size_t cursor = 0;
     struct room *room;
-    while ((room = (struct room *)map_next(s->rooms, &cursor)) != NULL)
+    while ((room = (struct room *)map_next(s->rooms, &cursor)) != NULL) {
+        actors_client_gone(s, peer, room);
         unsubscribe(s, peer, room);
+    }
 }

@@ -30,6 +30,22 @@ bool fifo_has_room(const struct room *room, uint32_t bytes)
            (room->queued_ops == 0 || room->queued_bytes + bytes <= ROOM_FIFO_MAX_BYTES);
 }
 
+/* A held room has nothing to do but what wakes the run that holds it. */
+static bool has_work(const struct room *room)
+{
+    return room->first_op && (!room->held || room->first_op->kind == OP_RESUME);
+}
+
+void fifo_settle(struct list *ready, struct room *room)
+{
+    if (!has_work(room)) {
+        list_remove(&room->ready);
+    } else if (list_empty(&room->ready)) {
+        list_push_back(ready, &room->ready);
+        room->deficit = DRR_QUANTUM_BYTES;
+    }
+}
+
 void fifo_push(struct list *ready, struct room *room, struct op *op)
 {
     op->next = NULL;
@@ -41,10 +57,19 @@ void fifo_push(struct list *ready, struct room *room, struct op *op)
     room->last_op = op;
     room->queued_ops++;
     room->queued_bytes += op->bytes;
-    if (list_empty(&room->ready)) {
-        list_push_back(ready, &room->ready);
-        room->deficit = DRR_QUANTUM_BYTES;
-    }
+    fifo_settle(ready, room);
+}
+
+void fifo_push_front(struct list *ready, struct room *room, struct op *op)
+{
+    op->next = room->first_op;
+    op->room = room;
+    room->first_op = op;
+    if (!room->last_op)
+        room->last_op = op;
+    room->queued_ops++;
+    room->queued_bytes += op->bytes;
+    fifo_settle(ready, room);
 }
 
 static int32_t op_cost(const struct op *op)
@@ -61,7 +86,7 @@ static struct op *pop_from(struct room *room)
     room->queued_ops--;
     room->queued_bytes -= op->bytes;
     room->deficit -= op_cost(op);
-    if (!room->first_op)
+    if (!has_work(room))
         list_remove(&room->ready);
     return op;
 }

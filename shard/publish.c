@@ -57,7 +57,7 @@ static struct op *op_of(const struct msg_pub *pub, uint32_t bytes, struct buf *p
     return op;
 }
 
-static struct asker asker_of(const struct shard *s, uint32_t peer, const struct message *m)
+struct asker asker_of(const struct shard *s, uint32_t peer, const struct message *m)
 {
     return (struct asker){.peer = peer, .life = s->clients[peer]->life, .cid = m->cid};
 }
@@ -106,22 +106,24 @@ void purge_intake(struct shard *s, uint32_t peer, const struct message *m)
         return;
     }
     struct op *op = op_create(0);
-    op->purge = true;
+    op->kind = OP_PURGE;
     op->asker = asker;
     fifo_push(&s->ready, room, op);
 }
 
 /* ---- decide ---- */
 
+uint32_t payload_flags(struct slice payload)
+{
+    if (json_valid(payload)) /* and so UTF-8: the scanner checks strings, the rest is ASCII */
+        return EVENT_JSON | EVENT_UTF8;
+    return utf8_valid(payload) ? EVENT_UTF8 : 0;
+}
+
 static void decide_flags(struct op *op)
 {
-    for (uint32_t i = 0; i < op->n_parts; i++) {
-        struct slice payload = slice_of(op->parts[i].data, op->parts[i].size);
-        if (json_valid(payload)) /* and so UTF-8: the scanner checks strings, the rest is ASCII */
-            op->parts[i].flags = EVENT_JSON | EVENT_UTF8;
-        else if (utf8_valid(payload))
-            op->parts[i].flags = EVENT_UTF8;
-    }
+    for (uint32_t i = 0; i < op->n_parts; i++)
+        op->parts[i].flags = payload_flags(slice_of(op->parts[i].data, op->parts[i].size));
 }
 
 static void answer_nack(struct shard *s, const struct op *op, enum nack_code code,
@@ -165,16 +167,19 @@ static struct event_item item_of(const struct shard *s, const struct op *op, uin
                                .payload = slice_of(op->parts[part].data, op->parts[part].size)};
 }
 
+void publish_ephemeral(struct shard *s, struct room *room, struct event_item *item)
+{
+    item->flags |= EVENT_EPHEMERAL;
+    item->prev = item->seq = room->head;
+    stage_item(s, turn_stage(s, room), *item);
+}
+
 static void decide_ephemeral(struct shard *s, struct op *op)
 {
-    struct room *room = op->room;
     decide_flags(op);
-    struct stage *stage = turn_stage(s, room);
     for (uint32_t i = 0; i < op->n_parts; i++) {
         struct event_item item = item_of(s, op, i);
-        item.flags |= EVENT_EPHEMERAL;
-        item.prev = item.seq = room->head;
-        stage_item(s, stage, item);
+        publish_ephemeral(s, op->room, &item);
     }
     answer_pack(s, op, 0, 0, op->n_parts, false);
 }
@@ -219,40 +224,51 @@ static bool put_row(struct shard *s, const struct room *room, uint64_t head)
     return turn_check(s, s->store->vtable->put_room(s->store, &row));
 }
 
-static bool append_part(struct shard *s, struct stage *stage, const struct op *op, uint32_t part)
+bool publish_append(struct shard *s, struct room *room, struct event_item *item,
+                    struct store_record *record)
 {
-    struct room *room = op->room;
-    struct event_item item = item_of(s, op, part);
-    item.prev = room->head;
-    item.seq = room->head + 1;
-    struct store_record record = {.lsn = s->next_lsn,
-                                  .room_id = room->room_id,
-                                  .seq = item.seq,
-                                  .ts = item.ts,
-                                  .pid = op->pid,
-                                  .pseq = op->pid ? op->pseq : 0,
-                                  .batch_index = part,
-                                  .batch_count = op->n_parts,
-                                  .flags = item.flags,
-                                  .slot = room->slot,
-                                  .conflate = item.conflate,
-                                  .filter = item.filter,
-                                  .payload = item.payload};
-    memcpy(record.msg_id, op->msg_id, sizeof record.msg_id);
-    if (!turn_check(s, s->store->vtable->append(s->store, room->class_no, &record)))
+    struct stage *stage = turn_stage(s, room);
+    uint32_t size = (uint32_t)item->payload.size;
+    bool transient = (item->flags & EVENT_TRANSIENT) != 0;
+    item->prev = room->head;
+    item->seq = room->head + 1;
+    record->lsn = s->next_lsn;
+    record->room_id = room->room_id;
+    record->seq = item->seq;
+    record->ts = item->ts;
+    record->flags = item->flags;
+    record->slot = room->slot;
+    record->conflate = item->conflate;
+    record->filter = item->filter;
+    record->payload = item->payload;
+    if (!turn_check(s, s->store->vtable->append(s->store, room->class_no, record)))
         return false;
     if (!room->retain)
         room->retain = retain_create();
-    retain_push(room->retain, item.seq, s->next_lsn++, item.ts, op->parts[part].size,
-                item.conflate);
+    if (transient)
+        retain_push_transient(room->retain, item->seq, s->next_lsn++, item->ts, size);
+    else
+        retain_push(room->retain, item->seq, s->next_lsn++, item->ts, size, item->conflate);
     stage->records++;
-    room->head = item.seq;
-    room->retained_bytes += op->parts[part].size;
-    s->retained_bytes += op->parts[part].size;
-    s->retained_events++;
+    room->head = item->seq;
+    room->retained_bytes += size;
+    room->transients += transient;
+    s->retained_bytes += size;
+    s->retained_events += !transient;
     s->turn.durable++;
-    stage_item(s, stage, item);
+    stage_item(s, stage, *item);
     return true;
+}
+
+static bool append_part(struct shard *s, const struct op *op, uint32_t part)
+{
+    struct event_item item = item_of(s, op, part);
+    struct store_record record = {.pid = op->pid,
+                                  .pseq = op->pid ? op->pseq : 0,
+                                  .batch_index = part,
+                                  .batch_count = op->n_parts};
+    memcpy(record.msg_id, op->msg_id, sizeof record.msg_id);
+    return publish_append(s, op->room, &item, &record);
 }
 
 static uint64_t random_nonzero(struct shard *s)
@@ -264,7 +280,7 @@ static uint64_t random_nonzero(struct shard *s)
     return n;
 }
 
-static bool ensure_born(struct shard *s, struct room *room, uint32_t n_parts)
+bool publish_born(struct shard *s, struct room *room, uint64_t head)
 {
     if (room->epoch != 0)
         return true;
@@ -273,7 +289,7 @@ static bool ensure_born(struct shard *s, struct room *room, uint32_t n_parts)
         room_id = random_nonzero(s);
     while (map_get(s->by_id, map_id(&room_id)));
     rooms_birth(s, room, room_id, random_nonzero(s));
-    return put_row(s, room, n_parts);
+    return put_row(s, room, head);
 }
 
 static void append_publish(struct shard *s, struct op *op)
@@ -281,11 +297,11 @@ static void append_publish(struct shard *s, struct op *op)
     struct room *room = op->room;
     struct stage *stage = turn_stage(s, room);
     s->turn.asked = true;
-    if (!turn_begin(s) || !ensure_born(s, room, op->n_parts))
+    if (!turn_begin(s) || !publish_born(s, room, op->n_parts))
         return;
     decide_flags(op);
     for (uint32_t i = 0; i < op->n_parts - (STOA_MUTANT(BATCH_CUT) && op->n_parts > 1); i++) {
-        if (!append_part(s, stage, op, i))
+        if (!append_part(s, op, i))
             return;
     }
     if (dedupe_is_id(op->msg_id)) {
@@ -320,9 +336,8 @@ static void decide_durable(struct shard *s, struct op *op)
     answer_pack(s, op, room->epoch, room->head, op->n_parts, false);
 }
 
-static void decide_purge(struct shard *s, struct op *op)
+void publish_purge(struct shard *s, struct room *room)
 {
-    struct room *room = op->room;
     if (room->epoch != 0 && room->floor < room->head) {
         room->touched = s->clock_ms;
         s->turn.asked = true;
@@ -330,6 +345,12 @@ static void decide_purge(struct shard *s, struct op *op)
         if (turn_begin(s))
             (void)put_row(s, room, room->head);
     }
+}
+
+static void decide_purge(struct shard *s, struct op *op)
+{
+    struct room *room = op->room;
+    publish_purge(s, room);
     answer_pack(s, op, room->epoch, room->head, 0, false);
 }
 
@@ -339,7 +360,7 @@ void publish_decide(struct shard *s, struct op *op)
     (void)turn_stage(s, op->room);
     if (!slot_owned(s, op->room->slot) && !STOA_MUTANT(SERVE_UNOWNED))
         answer_nack(s, op, NACK_NOTOWNER, 0);
-    else if (op->purge)
+    else if (op->kind == OP_PURGE)
         decide_purge(s, op);
     else if (op->ephemeral)
         decide_ephemeral(s, op);

@@ -143,10 +143,28 @@ static void on_record(void *ctx, unsigned class_no, const struct store_record *r
             room->floor_reason = MISS_EXPIRED;
         }
     }
-    retain_push(room->retain, record->seq, record->lsn, record->ts, (uint32_t)record->payload.size,
-                record->conflate);
+    if (record->flags & EVENT_TRANSIENT)
+        retain_push_transient(room->retain, record->seq, record->lsn, record->ts,
+                              (uint32_t)record->payload.size);
+    else
+        retain_push(room->retain, record->seq, record->lsn, record->ts,
+                    (uint32_t)record->payload.size, record->conflate);
     remember(s, room, record);
     r->n_records++;
+}
+
+static void on_row(void *ctx, const struct store_row *row)
+{
+    struct recovery *r = (struct recovery *)ctx;
+    actor_row(r->s, row);
+}
+
+static void on_damaged_row(void *ctx, const struct store_row *row)
+{
+    const struct recovery *r = (const struct recovery *)ctx;
+    metric_add(r->s->metric.damaged, 1);
+    LOG(r->s->log, LOG_ERROR, "shard.damaged_row", LOG_U64("table", row->table),
+        LOG_SLICE("name", row->name));
 }
 
 static void on_damaged(void *ctx, unsigned class_no, uint64_t lsn)
@@ -276,10 +294,13 @@ static void settle_damage(struct recovery *r)
 
 static void room_open_index(struct shard *s, struct room *room)
 {
-    for (uint64_t seq = room->floor + 1; seq <= room->head; seq++)
+    for (uint64_t seq = room->floor + 1; seq <= room->head; seq++) {
         room->retained_bytes += retain_at(room->retain, seq)->size;
+        room->transients += retain_is_transient(room->retain, seq);
+    }
+    room->gone = room->floor;
     s->retained_bytes += room->retained_bytes;
-    s->retained_events += room->head - room->floor;
+    s->retained_events += room->head - room->floor - room->transients;
     trim_ids(room);
     room_retain_exactly(s, room);
     trim_schedule(s, room);
@@ -322,8 +343,13 @@ void recover(struct shard *s, const struct shard_options *options)
 {
     struct recovery r = {.s = s};
     read_metas(s);
-    const struct store_visitor visitor = {
-        .ctx = &r, .slot = on_slot, .room = on_room, .record = on_record, .damaged = on_damaged};
+    const struct store_visitor visitor = {.ctx = &r,
+                                          .slot = on_slot,
+                                          .room = on_room,
+                                          .record = on_record,
+                                          .damaged = on_damaged,
+                                          .row = on_row,
+                                          .damaged_row = on_damaged_row};
     int code = s->store->vtable->scan(s->store, &visitor);
     STOA_ASSERT(code == ERR_OK);
     bool is_new = r.n_slots + r.n_rooms + r.n_records == 0 && meta_u64(s, "granted", 1) == 0;

@@ -4,12 +4,17 @@
  *   (0,0)               floor 0              from the first event on, nothing missed
  *   (0,0)               floor F > 0          missed 0..F, for what raised the floor last
  *   (e,q) e = epoch     floor <= q <= head   from q on
- *   (e,q) e = epoch     q < floor            missed q..floor, for what raised the floor last
+ *   (e,q) e = epoch     q < floor            missed q..floor, for what raised the floor last; a
+ *                                            joiner misses nothing if only broadcasts went
  *   (e,q) e = epoch     q > head             missed, epoch: the room lost events it had given out
  *   (e,q) e != epoch    any                  missed, epoch: another history; all that is retained
  *
  * A page ends by items, payload bytes, or the head's bound, and has at least one item. A record
- * that the disk gives back damaged is never served: the floor rises over it, reason epoch. */
+ * that the disk gives back damaged is never served: the floor rises over it, reason epoch.
+ *
+ * Broadcasts of rooms with handlers (EVENT_TRANSIENT) are in the log for gateways that missed a
+ * DELIVER: mode ALL gives them, so that the chain of prev has no gap; mode LATEST and `last`, what
+ * joiners ask with, pass over them. */
 #include "shard/state.h"
 
 #include "common/mutant.h"
@@ -17,7 +22,8 @@
 #define PARKED_MAX 4096
 #define LIST_HEAD_MAX_BYTES (HEAD_MAX_BYTES - 1024)
 
-struct resume replay_position(const struct room *room, uint64_t epoch, uint64_t seq)
+struct resume replay_position(const struct room *room, enum replay_mode mode, uint64_t epoch,
+                              uint64_t seq)
 {
     bool beginning = epoch == 0 && seq == 0;
     if (!room)
@@ -29,6 +35,8 @@ struct resume replay_position(const struct room *room, uint64_t epoch, uint64_t 
                                .miss_from = seq,
                                .miss_to = room->floor,
                                .reason = MISS_EPOCH};
+    if (seq < room->floor && seq >= room->gone && mode == REPLAY_LATEST)
+        return (struct resume){.base = room->floor, .passed = true};
     if (seq < room->floor && STOA_MUTANT(MISS_UNTOLD))
         return (struct resume){.base = room->floor};
     if (seq < room->floor)
@@ -47,6 +55,7 @@ struct page {
     bool latest;
     size_t max_items, max_bytes;
     uint64_t base;
+    uint64_t prev;    /* of the first item */
     uint64_t reached; /* last item's seq, or the head when nothing follows it */
     uint64_t failed;  /* seq of the record that could not be read */
     size_t bytes;     /* payloads */
@@ -67,6 +76,8 @@ static struct page page_begin(const struct msg_replay_req *request)
 
 static bool skipped(const struct page *page, const struct room *room, uint64_t seq)
 {
+    if (page->request->last && retain_is_transient(room->retain, seq))
+        return true;
     return (page->latest || STOA_MUTANT(CONFLATE_ALWAYS)) &&
            retain_superseded(room->retain, seq) != STOA_MUTANT(CONFLATE_OLDEST);
 }
@@ -76,7 +87,7 @@ static uint64_t base_of_last(const struct page *page, const struct room *room)
 {
     uint64_t base = room->head;
     for (uint64_t found = 0; base > room->floor; base--) {
-        if (skipped(page, room, base))
+        if (skipped(page, room, base) || retain_is_transient(room->retain, base))
             continue;
         if (found++ == page->request->last)
             break;
@@ -109,7 +120,7 @@ static int page_fill(struct shard *s, struct page *page, const struct room *room
     s->scratch.count = 0;
     page->reached = page->base;
     page->bytes = page->head_bytes = 0;
-    uint64_t prev = page->base;
+    uint64_t prev = page->prev;
     for (uint64_t seq = page->base + 1 + STOA_MUTANT(PAGE_OFF_BY_ONE); seq <= room->head; seq++) {
         if (skipped(page, room, seq))
             continue;
@@ -151,8 +162,10 @@ static bool send_page(struct shard *s, uint32_t peer, struct message *reply, str
     struct resume p = {0};
     for (;;) {
         p = request->last ? (struct resume){.base = room ? base_of_last(&page, room) : 0}
-                          : replay_position(room, request->epoch, request->after);
+                          : replay_position(room, (enum replay_mode)request->mode, request->epoch,
+                                            request->after);
         page.base = page.reached = p.base;
+        page.prev = p.passed ? request->after : p.base;
         s->scratch.count = 0;
         if (!room || page_fill(s, &page, room) == ERR_OK)
             break;

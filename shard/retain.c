@@ -107,9 +107,15 @@ static uint32_t value_carry(struct retain *r, struct slice text, uint64_t seq)
     return v->number;
 }
 
+/* NULL: the record carries none. */
+static struct value *value_at(const struct retain *r, uint32_t number)
+{
+    return number != 0 && number != RETAIN_TRANSIENT ? value_of(r, number) : NULL;
+}
+
 static void value_drop(struct retain *r, uint32_t number)
 {
-    struct value *v = number ? value_of(r, number) : NULL;
+    struct value *v = value_at(r, number);
     if (!v || --v->refs > 0)
         return;
     VEC_AT(&r->numbered, struct value *)[number - 1] = NULL;
@@ -139,11 +145,22 @@ void retain_push(struct retain *r, uint64_t seq, uint64_t lsn, int64_t ts, uint3
         .lsn = lsn, .ts = ts, .size = size, .conflate = value_carry(r, conflate, seq)};
 }
 
+void retain_push_transient(struct retain *r, uint64_t seq, uint64_t lsn, int64_t ts, uint32_t size)
+{
+    retain_push(r, seq, lsn, ts, size, (struct slice){0});
+    entry_at(r, seq)->conflate = RETAIN_TRANSIENT;
+}
+
+bool retain_is_transient(const struct retain *r, uint64_t seq)
+{
+    return entry_at(r, seq)->conflate == RETAIN_TRANSIENT;
+}
+
 void retain_pop_newest(struct retain *r)
 {
     uint64_t seq = retain_last(r);
     uint32_t number = entry_at(r, seq)->conflate;
-    struct value *v = number ? value_of(r, number) : NULL;
+    struct value *v = value_at(r, number);
     if (v && v->refs > 1 && v->newest == seq) {
         /* Only after a failed commit, so a walk is fine. */
         uint64_t before = seq - 1;
@@ -190,7 +207,8 @@ const struct retained *retain_at(const struct retain *r, uint64_t seq)
 bool retain_superseded(const struct retain *r, uint64_t seq)
 {
     uint32_t number = entry_at(r, seq)->conflate;
-    return number && value_of(r, number)->newest != seq;
+    const struct value *v = value_at(r, number);
+    return number == RETAIN_TRANSIENT || (v && v->newest != seq);
 }
 
 void retain_validate(const struct retain *r)
@@ -207,7 +225,7 @@ void retain_validate(const struct retain *r)
     const struct retained *before = NULL;
     for (uint32_t i = 0; i < r->count; i++) {
         const struct retained *e = entry_at(r, r->first_seq + i);
-        carried += e->conflate != 0;
+        carried += value_at(r, e->conflate) != NULL;
         STOA_ASSERT(!before || (before->lsn < e->lsn && before->ts <= e->ts));
         before = e;
     }

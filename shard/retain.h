@@ -20,8 +20,10 @@ struct retained {
     uint64_t lsn;
     int64_t ts;
     uint32_t size;     /* payload bytes */
-    uint32_t conflate; /* number of the interned value, 0: none */
+    uint32_t conflate; /* number of the interned value, 0: none; or RETAIN_TRANSIENT */
 };
+
+#define RETAIN_TRANSIENT UINT32_MAX
 
 struct retain *retain_create(void);
 void retain_destroy(struct retain **r);
@@ -29,6 +31,9 @@ void retain_destroy(struct retain **r);
 /* Appends the record of `seq`: the next one, or any when the ring is empty. */
 void retain_push(struct retain *r, uint64_t seq, uint64_t lsn, int64_t ts, uint32_t size,
                  struct slice conflate);
+/* The same for a record that joiners never get. */
+void retain_push_transient(struct retain *r, uint64_t seq, uint64_t lsn, int64_t ts, uint32_t size);
+bool retain_is_transient(const struct retain *r, uint64_t seq);
 void retain_pop_newest(struct retain *r); /* takes back a push */
 void retain_pop_oldest(struct retain *r);
 
@@ -36,7 +41,7 @@ size_t retain_count(const struct retain *r);
 uint64_t retain_first(const struct retain *r); /* oldest seq; the ring must not be empty */
 uint64_t retain_last(const struct retain *r);
 const struct retained *retain_at(const struct retain *r, uint64_t seq); /* must be there */
-/* Whether a newer record carries the same conflate value. */
+/* Whether a newer record carries the same conflate value, or joiners never get this one. */
 bool retain_superseded(const struct retain *r, uint64_t seq);
 void retain_validate(const struct retain *r);
 

@@ -22,8 +22,10 @@ void room_destroy(struct room **room_p)
     if (!room)
         return;
     STOA_ASSERT(!room->first_op && list_empty(&room->ready) && !heap_has(&room->removal));
+    STOA_ASSERT(!room->actor && !heap_has(&room->alarm) && !heap_has(&room->confirm));
     retain_destroy(&room->retain);
     dedupe_destroy(&room->dedupe);
+    mem_free(room->links);
     mem_free(room->subs);
     mem_free(room);
     *room_p = NULL;
@@ -100,9 +102,10 @@ void room_validate(const struct room *room)
     STOA_ASSERT(room->floor <= room->head);
     STOA_ASSERT(room->epoch != 0 || (room->head == 0 && !room->retain));
     STOA_ASSERT((room->first_op == NULL) == (room->queued_ops == 0));
-    STOA_ASSERT((room->first_op == NULL) == list_empty(&room->ready));
+    STOA_ASSERT(list_empty(&room->ready) || room->first_op);
+    STOA_ASSERT(room->held || !room->first_op || !list_empty(&room->ready));
     STOA_ASSERT(room->n_subs <= room->capacity_subs);
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, transients = 0;
     uint64_t first = room->head + 1;
     if (room->retain) {
         retain_validate(room->retain);
@@ -111,9 +114,12 @@ void room_validate(const struct room *room)
         first = retain_first(room->retain);
     }
     STOA_ASSERT(first <= room->floor + 1); /* whatever is retained is on disk */
-    for (uint64_t seq = room->floor + 1; seq <= room->head; seq++)
+    for (uint64_t seq = room->floor + 1; seq <= room->head; seq++) {
         bytes += retain_at(room->retain, seq)->size;
-    STOA_ASSERT(bytes == room->retained_bytes);
+        transients += retain_is_transient(room->retain, seq);
+    }
+    STOA_ASSERT(bytes == room->retained_bytes && transients == room->transients);
+    STOA_ASSERT(room->gone <= room->floor);
     if (room->dedupe)
         dedupe_validate(room->dedupe);
 }

@@ -10,7 +10,9 @@
 #include "shard/dedupe.h"
 #include "shard/retain.h"
 
-struct op; /* fifo.h */
+struct op;    /* fifo.h */
+struct actor; /* actor.h */
+struct link;
 
 struct subscriber {
     uint32_t peer;
@@ -45,6 +47,16 @@ struct room {
     int32_t deficit;
     uint32_t stage; /* place + 1 among the rooms of the running turn */
     struct room_rate rate;
+    struct actor *actor;      /* its handler's memory; NULL: asleep, or it has no handler */
+    struct link *links;       /* owned; asleep: whose its connections are; NULL: nobody's */
+    struct heap_node alarm;   /* in shard->alarms: when on_alarm is due, ms */
+    struct heap_node confirm; /* in shard->confirms: when unconfirmed connections end, ns */
+    uint32_t n_links;
+    uint32_t rows;           /* on disk, beside its own */
+    uint32_t transients;     /* records above the floor that no joiner gets */
+    uint64_t gone;           /* highest seq below the floor that joiners could have got */
+    bool held;               /* nothing but the run that waits may go on */
+    bool alarm_dead;         /* it failed for good; counted in stoa_alarms_dead */
     uint32_t dirty_refs;     /* entries in gateways' lists of dirty rooms */
     struct subscriber *subs; /* owned */
     uint16_t n_subs, capacity_subs;

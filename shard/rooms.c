@@ -12,6 +12,10 @@
 #include "common/mutant.h"
 #include "common/utf8.h"
 
+/* Of broadcasts that nothing older than them keeps. */
+#define TRANSIENTS_MAX 10000
+#define TRANSIENT_AGE_MS (5 * 60 * 1000)
+
 #define SHORT_AGE_MAX_MS (INT64_C(6) * 3600 * 1000)
 
 /* ---- types ---- */
@@ -28,6 +32,18 @@ void types_free(struct shard *s)
     s->n_types = 0;
 }
 
+static void register_errors(struct shard *s, struct type *t)
+{
+    struct strbuf labels = {0};
+    for (unsigned phase = 0; t->handler && phase < PHASE_COUNT; phase++) {
+        strbuf_reset(&labels);
+        strbuf_printf(&labels, "type=\"%s\",phase=\"%s\"", t->name, phase_name((enum phase)phase));
+        t->errors[phase] = metrics_counter(s->metrics, "stoa_handler_errors_total",
+                                           strbuf_cstr(&labels), "Handlers that failed.");
+    }
+    strbuf_free(&labels);
+}
+
 void types_set(struct shard *s, const struct shard_type *types, size_t n_types)
 {
     STOA_ASSERT(n_types >= 1 && n_types <= SHARD_TYPES_MAX);
@@ -36,8 +52,11 @@ void types_set(struct shard *s, const struct shard_type *types, size_t n_types)
         s->types[i] = (struct type){.name = mem_strdup(types[i].name),
                                     .name_size = strlen(types[i].name),
                                     .retention = types[i].retention,
+                                    .handler = types[i].handler,
                                     .class_no = type_class(&types[i].retention)};
     s->n_types = n_types;
+    for (size_t i = 0; i < n_types; i++)
+        register_errors(s, &s->types[i]);
 }
 
 static uint8_t type_of(const struct shard *s, struct slice key)
@@ -62,6 +81,11 @@ void rooms_retype(struct shard *s, struct room *room)
 const struct retention *room_retention(const struct shard *s, const struct room *room)
 {
     return &s->types[room->type].retention;
+}
+
+struct handler *room_handler(const struct shard *s, const struct room *room)
+{
+    return s->types[room->type].handler;
 }
 
 static int64_t window_ms(const struct retention *r)
@@ -124,6 +148,8 @@ void rooms_free(struct shard *s, struct room *room)
     if (room->room_id)
         (void)map_remove(s->by_id, map_id(&room->room_id));
     heap_remove(&s->removals, &room->removal);
+    heap_remove(&s->alarms, &room->alarm);
+    heap_remove(&s->confirms, &room->confirm);
     (void)map_remove(s->rooms, room_key(room));
     room_destroy(&room);
 }
@@ -131,7 +157,7 @@ void rooms_free(struct shard *s, struct room *room)
 void rooms_drop_if_blank(struct shard *s, struct room *room)
 {
     bool needed = room->epoch != 0 || room->n_subs > 0 || room->first_op || room->dirty_refs > 0 ||
-                  room->stage != 0;
+                  room->stage != 0 || room->actor;
     if (!needed)
         rooms_free(s, room);
 }
@@ -180,10 +206,30 @@ void room_floor_raise(struct shard *s, struct room *room, uint64_t to, enum miss
         uint32_t size = retain_at(room->retain, seq)->size;
         room->retained_bytes -= size;
         s->retained_bytes -= size;
+        if (retain_is_transient(room->retain, seq)) {
+            room->transients--;
+        } else {
+            s->retained_events--;
+            room->gone = seq;
+        }
     }
-    s->retained_events -= to - room->floor;
     room->floor = to;
     room->floor_reason = (uint8_t)reason;
+}
+
+/* Broadcasts are kept for gateways that missed a delivery, and below what joiners get they need
+ * not be kept longer or in greater number than that takes. */
+static void pass_transients(struct shard *s, struct room *room)
+{
+    uint64_t to = room->floor;
+    uint32_t left = room->transients;
+    while (to < room->head && retain_is_transient(room->retain, to + 1) &&
+           (left > TRANSIENTS_MAX ||
+            s->clock_ms - retain_at(room->retain, to + 1)->ts > TRANSIENT_AGE_MS)) {
+        to++;
+        left--;
+    }
+    room_floor_raise(s, room, to, MISS_EXPIRED);
 }
 
 void room_retain_exactly(struct shard *s, struct room *room)
@@ -197,8 +243,14 @@ void room_retain_exactly(struct shard *s, struct room *room)
                r->age_ms / (1 + STOA_MUTANT(TRIM_AGE)))
         expired++;
     room_floor_raise(s, room, expired, MISS_EXPIRED);
-    if (r->count > 0 && room->head - room->floor > r->count)
-        room_floor_raise(s, room, room->head - r->count + STOA_MUTANT(TRIM_COUNT), MISS_EVICTED);
+    if (r->count > 0 && room->head - room->floor - room->transients > r->count) {
+        uint64_t to = room->floor, over = room->head - to - room->transients - r->count;
+        for (over += STOA_MUTANT(TRIM_COUNT); over > 0 && to < room->head; to++)
+            over -= !retain_is_transient(room->retain, to + 1);
+        room_floor_raise(s, room, to, MISS_EVICTED);
+    }
+    if (room->transients > 0)
+        pass_transients(s, room);
     uint64_t evicted = room->floor, bytes = room->retained_bytes;
     while (r->bytes > 0 && bytes > r->bytes / (1 + STOA_MUTANT(TRIM_BYTES)))
         bytes -= retain_at(room->retain, ++evicted)->size;

@@ -94,7 +94,8 @@ static void answer_unknown(struct shard *s, uint32_t peer, const struct message 
     hub_send(s->hub, peer, &reply);
 }
 
-static bool on_gateway_message(struct shard *s, uint32_t peer, const struct message *m)
+static bool on_gateway_message(struct shard *s, uint32_t peer, const struct message *m,
+                               struct buf *packet)
 {
     switch (m->type) {
     case MSG_SUB:
@@ -121,6 +122,12 @@ static bool on_gateway_message(struct shard *s, uint32_t peer, const struct mess
     case MSG_ANSWER:
         ask_collect(s, peer, m);
         return true;
+    case MSG_JOIN:
+    case MSG_LEAVE:
+    case MSG_INPUT:
+    case MSG_CALL:
+        actors_intake(s, peer, m, packet);
+        return true;
     default:
         return false;
     }
@@ -135,7 +142,7 @@ static void on_message(void *ctx, uint32_t peer, const struct message *m, struct
         publish_intake(s, peer, m, packet);
     else if (m->type == MSG_ASK)
         ask_answer(s, peer, m);
-    else if (client->role != ROLE_GATEWAY || !on_gateway_message(s, peer, m))
+    else if (client->role != ROLE_GATEWAY || !on_gateway_message(s, peer, m, packet))
         answer_unknown(s, peer, m);
 }
 
@@ -191,6 +198,10 @@ static void register_metrics(struct shard_metrics *mm, struct metrics *m)
         metrics_counter(m, "stoa_resync_marks_total", "", "Heads told to gateways that lag.");
     mm->orphans = metrics_counter(m, "stoa_orphan_records_total", "",
                                   "Records found at start that belong to no room.");
+    mm->alarms_dead = metrics_gauge(m, "stoa_alarms_dead", "",
+                                    "Rooms whose alarm failed for good, kept to be seen.");
+    mm->undecoded = metrics_counter(m, "stoa_undecoded_frames_total", "",
+                                    "Frames that no room could read and nobody handled.");
     mm->damaged = metrics_counter(m, "stoa_damaged_records_total", "",
                                   "Records whose checksum failed, at start or on reading.");
 }
@@ -202,6 +213,7 @@ static void gauges_set(struct shard *s)
     metric_set(s->metric.rooms_stored, (double)map_count(s->by_id));
     metric_set(s->metric.rooms_subscribed, (double)s->rooms_subscribed);
     metric_set(s->metric.slots_owned, s->slots_owned);
+    metric_set(s->metric.alarms_dead, (double)s->alarms_dead);
 }
 
 static void clock_set(struct shard *s, struct tick now)
@@ -229,6 +241,7 @@ struct shard *shard_create(const struct shard_options *options, struct store *st
     s->by_id = map_create(s->map_seed);
     s->asks = map_create(s->map_seed);
     list_init(&s->ready);
+    actors_create(s);
     register_metrics(&s->metric, metrics);
     types_set(s, options->types, options->n_types);
     s->self.window_ms = (uint64_t)types_window_ms(s);
@@ -252,6 +265,8 @@ static void room_discard(struct shard *s, struct room *room)
         op = next;
     }
     heap_remove(&s->removals, &room->removal);
+    heap_remove(&s->alarms, &room->alarm);
+    heap_remove(&s->confirms, &room->confirm);
     room_destroy(&room);
 }
 
@@ -267,6 +282,7 @@ void shard_destroy(struct shard **s_p)
             deliver_client_free(s, client);
     }
     ask_free(s);
+    actors_destroy(s);
     size_t cursor = 0;
     struct room *room;
     while ((room = (struct room *)map_next(s->rooms, &cursor)) != NULL)
@@ -274,9 +290,12 @@ void shard_destroy(struct shard **s_p)
     map_destroy(&s->rooms);
     map_destroy(&s->by_id);
     heap_free(&s->removals);
+    heap_free(&s->alarms);
+    heap_free(&s->confirms);
     turn_free(s);
     vec_free(&s->scratch);
     strbuf_free(&s->encoded);
+    strbuf_free(&s->row);
     types_free(s);
     hub_destroy(&s->hub);
     mem_free(s);
@@ -300,7 +319,10 @@ static void turn_fill(struct shard *s)
             break;
         t->events += op->n_parts;
         t->bytes += op->bytes;
-        publish_decide(s, op);
+        if (op->kind == OP_PUBLISH || op->kind == OP_PURGE)
+            publish_decide(s, op);
+        else
+            actors_decide(s, op);
     }
 }
 
@@ -310,9 +332,12 @@ static bool turn_run(struct shard *s)
     s->turn.retained_events = s->retained_events;
     s->turn.retained_bytes = s->retained_bytes;
     s->has_space = s->store->vtable->has_space(s->store) && s->now.mono_ns >= s->full_until_ns;
+    s->turns++;
+    actors_due(s);
     turn_fill(s);
     bool more = !s->turn.failed && trim_step(s, s->turn.durable == 0);
     turn_finish(s);
+    actors_idle(s);
     return more || !list_empty(&s->ready);
 }
 
@@ -337,7 +362,7 @@ int64_t shard_deadline(const struct shard *s)
     if (!list_empty(&s->ready))
         return s->now.mono_ns;
     int64_t due = trim_deadline(s);
-    int64_t others[] = {hub_deadline(s->hub), ask_deadline(s)};
+    int64_t others[] = {hub_deadline(s->hub), ask_deadline(s), actors_deadline(s)};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         if (others[i] < due)
             due = others[i];
@@ -360,8 +385,10 @@ void shard_retypes(struct shard *s, const struct shard_type *types, size_t n_typ
     types_set(s, types, n_types);
     size_t cursor = 0;
     struct room *room;
-    while ((room = (struct room *)map_next(s->rooms, &cursor)) != NULL)
+    while ((room = (struct room *)map_next(s->rooms, &cursor)) != NULL) {
         rooms_retype(s, room);
+        actors_retyped(s, room);
+    }
     cursor = 0;
     while ((room = (struct room *)map_next(s->by_id, &cursor)) != NULL) {
         room_retain_exactly(s, room);
@@ -380,10 +407,11 @@ void shard_validate(const struct shard *s)
         room_validate(room);
         STOA_ASSERT(room->stage == 0 && room->type < s->n_types);
         STOA_ASSERT(rooms_find(s, room_key(room)) == room);
-        bool blank =
-            room->epoch == 0 && room->n_subs == 0 && !room->first_op && room->dirty_refs == 0;
+        bool blank = room->epoch == 0 && room->n_subs == 0 && !room->first_op &&
+                     room->dirty_refs == 0 && !room->actor;
         STOA_ASSERT(!blank);
-        events += room->head - room->floor;
+        actors_validate(s, room);
+        events += room->head - room->floor - room->transients;
         bytes += room->retained_bytes;
         subscribed += room->n_subs > 0;
         if (room->room_id) {

@@ -16,6 +16,7 @@
 #include "proto/hub.h"
 #include "shard/store.h"
 
+struct handler; /* handler.h */
 struct shard;
 
 /* Retention of one room type. 0: unlimited. */
@@ -28,6 +29,7 @@ struct retention {
 struct shard_type {
     const char *name; /* "events", "chat": the text before the first ':' of a key */
     struct retention retention;
+    struct handler *handler; /* borrowed until the next shard_retypes or the end; NULL: events */
 };
 
 struct shard_options {
@@ -62,7 +64,8 @@ int64_t shard_deadline(const struct shard *s);
 
 /* SIGTERM: refuses new publishes with BUSY, commits what is queued, says GOODBYE. */
 void shard_drain(struct shard *s, struct tick now);
-/* New retention after a reload; same rules as at creation. */
+/* New retention and handlers after a reload; same rules as at creation. Rooms whose handler is
+ * another one now leave memory, runs that wait in them end. */
 void shard_retypes(struct shard *s, const struct shard_type *types, size_t n_types);
 /* Checks every invariant it can (asserts); for tests and the simulator. */
 void shard_validate(const struct shard *s);

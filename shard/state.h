@@ -4,7 +4,7 @@
  *   commit.c    the transaction of a turn          deliver.c  subscribers, credit, DELIVER, RESYNC
  *   replay.c    positions, misses, pages           trim.c     retention, removal, expiry of rooms
  *   recover.c   the scan at start                  ask.c      questions of operators
- *   rooms.c     the table of rooms, slots, floors
+ *   rooms.c     the table of rooms, slots, floors   actors.c  rooms with handlers, all of them
  *
  * The order of a turn is the promise of the shard:
  *   decide (memory changes, undo is noted) -> trim -> commit -> settle -> answers, DELIVERs
@@ -16,6 +16,7 @@
 #include "common/map.h"
 #include "common/rng.h"
 #include "shard/fifo.h"
+#include "shard/handler.h"
 #include "shard/room.h"
 #include "shard/shard.h"
 #include "shard/vec.h"
@@ -26,6 +27,8 @@ struct type {
     char *name; /* owned */
     size_t name_size;
     struct retention retention;
+    struct handler *handler; /* borrowed; NULL: events */
+    struct metric *errors[PHASE_COUNT];
     uint8_t class_no;              /* of new rooms */
     uint32_t rooms[STORE_CLASSES]; /* rooms of this type by the class that they were born into */
 };
@@ -47,7 +50,25 @@ struct parked {
     struct buf *key; /* owned */
 };
 
-enum answer_kind { ANSWER_PACK, ANSWER_NACK };
+enum answer_kind { ANSWER_PACK, ANSWER_NACK, ANSWER_REPLY };
+
+/* What a room with a handler says, its bytes included. */
+struct reply {
+    struct message m;
+    uint64_t waiter;  /* RESULT: for a run of this shard; 0: for the asker */
+    uint64_t durable; /* INPUT_ACK: the counter if the turn fails */
+    size_t used, size;
+    uint8_t bytes[];
+};
+
+/* An answer to a call with an id. */
+struct done {
+    struct list by_age; /* in shard->dones, oldest first */
+    uint64_t room_id;   /* with the id: the key */
+    uint8_t msg_id[16];
+    int64_t until_ms;
+    struct buf *value; /* of its row, while that is not on disk; else NULL */
+};
 
 struct answer { /* leaves after the commit */
     struct asker asker;
@@ -57,7 +78,8 @@ struct answer { /* leaves after the commit */
     uint64_t expected;
     uint64_t epoch, seq, count;
     bool dup;
-    bool purge; /* not counted as a publish */
+    bool uncounted;      /* not a publish */
+    struct reply *reply; /* owned */
 };
 
 struct staged { /* an event of the running turn */
@@ -67,7 +89,8 @@ struct staged { /* an event of the running turn */
 
 struct stage { /* a room of the running turn, and how it was before */
     struct room *room;
-    uint64_t room_id, epoch, head, floor, retained_bytes;
+    uint64_t room_id, epoch, head, floor, gone, retained_bytes;
+    uint32_t transients, rows;
     int64_t touched;
     uint8_t floor_reason;
     uint32_t records;     /* pushed to its index */
@@ -103,6 +126,11 @@ struct turn {
     struct vec gone;                /* struct gone */
     struct vec removed;             /* struct room *: taken out of `removals` */
     struct vec expired;             /* struct room *: rows deleted */
+    struct vec actors;              /* struct actor *: to be written */
+    struct vec kept;                /* void *, owned: what staged events point into */
+    struct vec dones;               /* struct done *: new */
+    size_t dones_gone;              /* of the oldest end of shard->dones */
+    bool joined;                    /* there is a JOINED among the answers */
     int64_t trim_ts[STORE_CLASSES]; /* newest record trimmed, 0: none */
     uint64_t retained_events, retained_bytes; /* before */
 };
@@ -116,6 +144,7 @@ struct shard_metrics {
     struct metric *slots_owned;
     struct metric *missed[MISS_EPOCH + 1];
     struct metric *deliveries, *resyncs, *orphans, *damaged;
+    struct metric *alarms_dead, *undecoded;
 };
 
 enum publish_result {
@@ -167,11 +196,24 @@ struct shard {
     int64_t expiry_due_ns;    /* next stretch of the walk over idle rooms */
     size_t expiry_cursor;
 
+    struct list actors;    /* rooms with handlers in memory, longest unused first */
+    struct heap alarms;    /* of rooms: wall clock, ms */
+    struct heap confirms;  /* of rooms: ns */
+    struct map *waits;     /* runs that wait, by number; owned by their actors */
+    struct heap waits_due; /* ns */
+    uint64_t last_wait;
+    struct map *done_by_id; /* struct done, owned */
+    struct list dones;
+    int64_t start_ns;
+    uint64_t turns;
+    uint64_t alarms_dead;
+
     struct map *asks; /* by cid: struct ask_wait, owned */
     uint32_t last_ask;
 
     struct vec scratch;    /* struct event_item or struct mark, within one call */
     struct strbuf encoded; /* one DELIVER for several gateways */
+    struct strbuf row;     /* one value, within one call */
     uint64_t commits, published;
 };
 
@@ -187,6 +229,7 @@ void rooms_retype(struct shard *s, struct room *room);
 void types_set(struct shard *s, const struct shard_type *types, size_t n_types);
 void types_free(struct shard *s);
 const struct retention *room_retention(const struct shard *s, const struct room *room);
+struct handler *room_handler(const struct shard *s, const struct room *room); /* NULL: events */
 /* How long ids of its publishes are remembered; INT64_MAX: for ever. */
 int64_t room_window_ms(const struct shard *s, const struct room *room);
 /* The shortest of all types: what WELCOME announces. */
@@ -208,10 +251,26 @@ void publish_intake(struct shard *s, uint32_t peer, const struct message *m, str
 void purge_intake(struct shard *s, uint32_t peer, const struct message *m);
 void publish_decide(struct shard *s, struct op *op);
 void metrics_publish(struct shard *s, unsigned result, uint64_t n);
+struct asker asker_of(const struct shard *s, uint32_t peer, const struct message *m);
+/* The room has an id, an epoch and a row that says `head`. False: no space. */
+bool publish_born(struct shard *s, struct room *room, uint64_t head);
+/* Appends an event to the log and to what is delivered; sets prev and seq. `record` says what the
+ * item does not: message id, publisher, batch. False: no space. */
+bool publish_append(struct shard *s, struct room *room, struct event_item *item,
+                    struct store_record *record);
+/* Delivered behind the commit, kept nowhere. */
+void publish_ephemeral(struct shard *s, struct room *room, struct event_item *item);
+/* Nothing of what is retained can be read any more. */
+void publish_purge(struct shard *s, struct room *room);
+uint32_t payload_flags(struct slice payload); /* EVENT_JSON, EVENT_UTF8 */
 
 /* ---- commit.c ---- */
 struct stage *turn_stage(struct shard *s, struct room *room);
 struct answer *turn_answer(struct shard *s, const struct op *op);
+bool reply_fails(struct reply *reply); /* false: NACK DISK says it */
+void reply_send(struct shard *s, const struct answer *a);
+struct answer *turn_reply(struct shard *s, struct room *room, struct asker asker,
+                          struct reply *reply);
 void turn_note_pid(struct shard *s, struct room *room, uint64_t pid);
 /* Opens the transaction if it is not. False: no space, the turn fails. */
 bool turn_begin(struct shard *s);
@@ -240,12 +299,14 @@ size_t item_head_bytes(const struct event_item *item);
 /* ---- replay.c ---- */
 struct resume {
     uint64_t base; /* what follows is given from here */
+    bool passed;   /* nothing that the reader could have got lies between its position and base */
     bool missed;
     uint64_t miss_from, miss_to;
     enum miss_reason reason;
 };
 /* Where a reader at (epoch, seq) goes on in a room whose retention was just applied. */
-struct resume replay_position(const struct room *room, uint64_t epoch, uint64_t seq);
+struct resume replay_position(const struct room *room, enum replay_mode mode, uint64_t epoch,
+                              uint64_t seq);
 void replay_answer(struct shard *s, uint32_t peer, const struct message *m);
 void replay_unpark(struct shard *s, uint32_t peer);
 
@@ -261,6 +322,35 @@ void trim_ids(struct room *room);
 
 /* ---- recover.c ---- */
 void recover(struct shard *s, const struct shard_options *options);
+
+/* ---- actors.c: rooms with handlers ---- */
+void actors_create(struct shard *s);
+void actors_destroy(struct shard *s);
+void actor_row(struct shard *s, const struct store_row *row); /* found at start */
+/* A JOIN, LEAVE, INPUT or CALL. */
+void actors_intake(struct shard *s, uint32_t peer, const struct message *m, struct buf *packet);
+/* What is due goes into FIFOs. */
+void actors_due(struct shard *s);
+void actors_decide(struct shard *s, struct op *op);
+/* Rows of all actors that the turn touched, and answers that nobody asks for any more. */
+void actors_write(struct shard *s);
+void actors_settle(struct shard *s);
+void actors_rollback(struct shard *s);
+/* Rooms that had nothing to do for long leave memory. */
+void actors_idle(struct shard *s);
+void actors_client_gone(struct shard *s, uint32_t peer, struct room *room);
+void actors_retyped(struct shard *s, struct room *room); /* its handler may be another one now */
+int64_t actors_deadline(const struct shard *s);
+void actors_validate(const struct shard *s, const struct room *room);
+/* ---- done.c ---- */
+struct done *done_find(struct shard *s, const struct room *room, const uint8_t id[16]);
+/* The row's value, in `out`; false: it is damaged. */
+bool done_read(struct shard *s, const struct done *done, struct strbuf *out);
+void done_add(struct shard *s, struct room *room, const uint8_t id[16], struct slice value);
+void done_row(struct shard *s, const struct store_row *row);
+void done_forget(struct shard *s); /* within a turn: rows that are too old */
+void done_settle(struct shard *s);
+void done_rollback(struct shard *s);
 
 /* ---- ask.c ---- */
 void ask_answer(struct shard *s, uint32_t peer, const struct message *m);

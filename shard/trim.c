@@ -45,7 +45,8 @@ static int64_t removal_due(const struct shard *s, const struct room *room, uint6
     }
     if (left_to_class(s, room, e))
         return NEVER_MS;
-    return seq <= room->ids_floor ? s->clock_ms : e->ts + IDEMPOTENCY_WINDOW_MIN_MS;
+    bool no_id = seq <= room->ids_floor || retain_is_transient(room->retain, seq);
+    return no_id ? s->clock_ms : e->ts + IDEMPOTENCY_WINDOW_MIN_MS;
 }
 
 void trim_schedule(struct shard *s, struct room *room)
@@ -187,9 +188,9 @@ static size_t trim_classes(struct shard *s, size_t max)
 static bool row_expired(const struct shard *s, const struct room *room)
 {
     int64_t age = room_retention(s, room)->age_ms;
-    return room->epoch != 0 && !room->retain && room->n_subs == 0 && !room->first_op &&
-           room->dirty_refs == 0 && room->stage == 0 && age > 0 &&
-           s->clock_ms - room->touched > age + ROOM_META_MIN_MS;
+    return room->epoch != 0 && !room->retain && room->rows == 0 && !room->actor &&
+           room->n_subs == 0 && !room->first_op && room->dirty_refs == 0 && room->stage == 0 &&
+           age > 0 && s->clock_ms - room->touched > age + ROOM_META_MIN_MS;
 }
 
 static void expire_rows(struct shard *s)

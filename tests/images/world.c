@@ -26,10 +26,10 @@ struct asked {
 };
 
 static const struct shard_type types[] = {
-    {"events", {10 * MINUTE, 10000, 0}},
-    {"few", {30 * MINUTE, 12, 0}},
-    {"log", {0, 0, 0}},
-    {"brief", {6 * MINUTE, 0, 0}},
+    {.name = "events", .retention = {10 * MINUTE, 10000, 0}},
+    {.name = "few", .retention = {30 * MINUTE, 12, 0}},
+    {.name = "log", .retention = {0, 0, 0}},
+    {.name = "brief", .retention = {6 * MINUTE, 0, 0}},
 };
 #define N_TYPES (sizeof types / sizeof *types)
 

@@ -293,10 +293,10 @@ static void check_follower(unsigned k)
 
 static void run(uint64_t seed)
 {
-    struct shard_type types[] = {{"events", {10 * MINUTE_MS, 400, 0}},
-                                 {"c", {MINUTE_MS, 0, 900}},
-                                 {"long", {0, 0, 0}},
-                                 {"few", {8 * HOUR_MS, 20, 0}}};
+    struct shard_type types[] = {{.name = "events", .retention = {10 * MINUTE_MS, 400, 0}},
+                                 {.name = "c", .retention = {MINUTE_MS, 0, 900}},
+                                 {.name = "long", .retention = {0, 0, 0}},
+                                 {.name = "few", .retention = {8 * HOUR_MS, 20, 0}}};
     rng_seed(&rng, seed);
     rig = rig_create(types, 4);
     router = rig_connect(rig, ROLE_ROUTER);

@@ -120,7 +120,7 @@ static void check_miss(uint64_t epoch, uint64_t after, uint64_t from, uint64_t t
 
 START_TEST(the_truth_table_of_misses)
 {
-    struct shard_type types[] = {{"events", {HOUR_MS, 3, 0}}};
+    struct shard_type types[] = {{.name = "events", .retention = {HOUR_MS, 3, 0}}};
     begin(types, 1);
     publish("a", NULL);
     publish("b", NULL);

@@ -183,7 +183,8 @@ END_TEST
 
 START_TEST(classes_are_separate_logs)
 {
-    struct shard_type types[] = {{"events", {HOUR_MS, 0, 0}}, {"chat", {7 * 24 * HOUR_MS, 0, 0}}};
+    struct shard_type types[] = {{.name = "events", .retention = {HOUR_MS, 0, 0}},
+                                 {.name = "chat", .retention = {7 * 24 * HOUR_MS, 0, 0}}};
     rig = rig_create(types, 2);
     g = rig_connect(rig, ROLE_GATEWAY);
     (void)publish("chat:1", "x", 1);

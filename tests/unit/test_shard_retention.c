@@ -6,7 +6,7 @@ static struct rig_client *g;
 
 static void begin(struct retention retention)
 {
-    struct shard_type types[] = {{"events", retention}, {"long", {0, 0, 0}}};
+    struct shard_type types[] = {{.name = "events", .retention = retention}, {.name = "long"}};
     rig = rig_create(types, 2);
     g = rig_connect(rig, ROLE_GATEWAY);
 }
@@ -257,7 +257,7 @@ START_TEST(a_reload_changes_retention_at_once)
     begin((struct retention){HOUR_MS, 100, 0});
     for (size_t i = 0; i < 5; i++)
         (void)publish("k", "x", 0, 0);
-    struct shard_type types[] = {{"events", {8 * HOUR_MS, 2, 0}}};
+    struct shard_type types[] = {{.name = "events", .retention = {8 * HOUR_MS, 2, 0}}};
     shard_retypes(rig->shard, types, 1);
     shard_validate(rig->shard);
     ck_assert_str_eq(all("k"), "4:x 5:x");

@@ -136,7 +136,8 @@ void rig_crash(struct rig *rig)
 
 struct rig *rig_create(const struct shard_type *types, size_t n_types)
 {
-    static const struct shard_type usual = {"events", {HOUR_MS, 10000, 16 * MIB}};
+    static const struct shard_type usual = {.name = "events",
+                                            .retention = {HOUR_MS, 10000, 16 * MIB}};
     struct rig *rig = mem_zalloc(sizeof *rig);
     rig->now = (struct tick){.mono_ns = NS_PER_S, .wall_ms = INT64_C(1750000000000)};
     rig->log = (struct log){.level = LOG_DEBUG, .write = no_line};

@@ -1,0 +1,204 @@
+/* CORE. Runs that wait: for a time, or for the answer of a sibling, a room of this shard.
+ *
+ * The segment before the wait is applied and goes with its turn; once that is on disk the sibling's
+ * FIFO gets the call, like any other, and its answer comes back behind its own commit. Then, or
+ * when the time is up, the run goes on as an op at the front of its room's FIFO. A room that is
+ * `exclusive` does nothing else meanwhile. */
+#include "shard/actor.h"
+
+#include "common/utf8.h"
+
+#define SIBLING_WAIT_NS (5 * NS_PER_S)
+#define NO_SPACE_NS (200 * NS_PER_MS)
+
+/* ---- the call to a sibling ---- */
+
+static struct op *sibling_op(const struct task *t, struct segment *g, struct slice *key)
+{
+    static const uint64_t verbs[] = {[SIBLING_SEND] = VERB_SEND,
+                                     [SIBLING_STATE] = VERB_STATE,
+                                     [SIBLING_BROADCAST] = VERB_BROADCAST,
+                                     [SIBLING_CALL] = VERB_METHOD};
+    struct strbuf all = {0};
+    strbuf_put_slice(&all, strbuf_slice(&g->sibling_key));
+    strbuf_put_slice(&all, strbuf_slice(&g->sibling_method));
+    strbuf_put_slice(&all, strbuf_slice(&g->sibling_input));
+    size_t chain_at = all.size;
+    strbuf_put_slice(&all, t->chain);
+    if (t->chain.size > 0)
+        strbuf_put_byte(&all, '\n');
+    strbuf_put_slice(&all, room_key(t->actor->room));
+    struct buf *packet = buf_copy_slice(strbuf_slice(&all));
+    strbuf_free(&all);
+    const uint8_t *at = packet->data;
+    size_t method = g->sibling_key.size, input = method + g->sibling_method.size;
+    struct op *op = op_create(0);
+    op->kind = OP_CALL;
+    op->packet = packet;
+    op->bytes = (uint32_t)g->sibling_input.size;
+    op->call.verb = verbs[g->verb];
+    op->call.name = slice_of(at + method, g->sibling_method.size);
+    op->call.input = slice_of(at + input, g->sibling_input.size);
+    op->call.chain = slice_of(at + chain_at, packet->size - chain_at);
+    *key = slice_of(at, g->sibling_key.size);
+    return op;
+}
+
+/* Whether one of the chain's lines is this key. */
+static bool chain_has(struct slice chain, struct slice key)
+{
+    while (chain.size > 0) {
+        const uint8_t *end = (const uint8_t *)memchr(chain.data, '\n', chain.size);
+        size_t size = end ? (size_t)(end - chain.data) : chain.size;
+        if (slice_equal(slice_of(chain.data, size), key))
+            return true;
+        chain = slice_of(chain.data + size + (end != NULL), chain.size - size - (end != NULL));
+    }
+    return false;
+}
+
+static bool may_call(struct shard *s, struct waiting *w, uint16_t *slot)
+{
+    const struct message asked = {.slot = SLOT_UNKNOWN, .key = w->sibling};
+    enum nack_code code = slot_check(s, &asked, slot);
+    if (code == NACK_NOTOWNER)
+        fault_set(&w->fault, "RoomError", "not on this shard");
+    else if (code != NACK_NONE || w->call->call.chain.size > 2056)
+        fault_set(&w->fault, "RoomError", "the room cannot be called: %s", nack_name(code));
+    if (w->fault.tag[0] != '\0')
+        return false;
+    const struct room *room = rooms_find(s, w->sibling);
+    if (room && !fifo_has_room(room, w->call->bytes))
+        fault_set(&w->fault, "RoomError", "the room is busy");
+    else if (room && room->held && chain_has(w->call->call.chain, w->sibling))
+        fault_set(&w->fault, "RoomError", "reentrant: the room waits for this very call");
+    return w->fault.tag[0] == '\0';
+}
+
+/* ---- waiting ---- */
+
+static void resume_push(struct shard *s, struct waiting *w)
+{
+    if (w->answered)
+        return;
+    w->answered = true;
+    heap_remove(&s->waits_due, &w->due);
+    struct op *op = op_create(0);
+    op->kind = OP_RESUME;
+    op->waiter = w->number;
+    fifo_push_front(&s->ready, w->task.actor->room, op);
+}
+
+void wait_start(struct shard *s, struct task *t, struct segment *g, struct run *run)
+{
+    struct actor *a = t->actor;
+    struct waiting *w = (struct waiting *)mem_zalloc(sizeof *w);
+    w->task = *t;
+    t->items = (struct strbuf){0};
+    if (t->packet)
+        (void)buf_ref(t->packet);
+    w->run = run;
+    w->number = ++s->last_wait;
+    w->is_sleep = g->wait != WAIT_SIBLING;
+    list_init(&w->in_actor);
+    list_push_back(&a->waiting, &w->in_actor);
+    map_put(s->waits, map_id(&w->number), w);
+    if (!w->is_sleep) {
+        w->call = sibling_op(t, g, &w->sibling);
+        w->call->waiter = w->number;
+    }
+    heap_set(&s->waits_due, &w->due,
+             s->now.mono_ns + (w->is_sleep ? g->sleep_ms * NS_PER_MS : SIBLING_WAIT_NS));
+    a->room->held = a->handler->traits.exclusive;
+}
+
+void wait_go(struct shard *s, struct actor *a)
+{
+    LIST_EACH(at, after, &a->waiting)
+    {
+        struct waiting *w = LIST_ENTRY(at, struct waiting, in_actor);
+        struct op *call = w->call;
+        uint16_t slot;
+        if (!call)
+            continue;
+        bool may = may_call(s, w, &slot);
+        w->call = NULL;
+        if (may) {
+            fifo_push(&s->ready, rooms_open(s, w->sibling, slot), call);
+        } else {
+            op_destroy(call);
+            resume_push(s, w);
+        }
+        w->sibling = (struct slice){0};
+    }
+}
+
+void wait_is_due(struct shard *s, struct waiting *w)
+{
+    if (!w->is_sleep && !w->ready)
+        fault_set(&w->fault, "RoomError", "the room did not answer in time");
+    resume_push(s, w);
+}
+
+void wait_answer(struct shard *s, uint64_t number, const struct fault *fault, struct slice value)
+{
+    struct waiting *w = (struct waiting *)map_get(s->waits, map_id(&number));
+    if (!w || w->answered)
+        return; /* too late, or gone with its room */
+    w->ready = true;
+    if (fault) {
+        fault_set(&w->fault, fault->tag, "%.*s", SLICE_FMT(strbuf_slice(&fault->message)));
+        w->fault.status = fault->status;
+        strbuf_put_slice(&w->fault.data, strbuf_slice(&fault->data));
+    } else {
+        strbuf_put_slice(&w->value, value);
+    }
+    resume_push(s, w);
+}
+
+/* ---- its end ---- */
+
+void wait_free(struct shard *s, struct waiting *w)
+{
+    struct actor *a = w->task.actor;
+    struct connection *c = w->task.connection;
+    if (w->run)
+        a->handler->vtable->abandon(a->handler, &w->run);
+    list_remove(&w->in_actor);
+    (void)map_remove(s->waits, map_id(&w->number));
+    heap_remove(&s->waits_due, &w->due);
+    if (w->call)
+        op_destroy(w->call);
+    if (c && c->gone)
+        member_touch(c); /* nothing keeps it any more */
+    buf_unref(w->task.packet);
+    strbuf_free(&w->task.items);
+    strbuf_free(&w->value);
+    fault_free(&w->fault);
+    mem_free(w);
+}
+
+void wait_decide(struct shard *s, struct op *op)
+{
+    struct waiting *w = (struct waiting *)map_get(s->waits, map_id(&op->waiter));
+    if (!w)
+        return;
+    w->answered = false;
+    if (!s->has_space) {
+        w->ready = true;
+        heap_set(&s->waits_due, &w->due, s->now.mono_ns + NO_SPACE_NS);
+        return;
+    }
+    struct actor *a = w->task.actor;
+    struct task t = w->task;
+    struct run *run = w->run;
+    const struct wake wake = {.fault = w->fault.tag[0] ? &w->fault : NULL,
+                              .value = strbuf_slice(&w->value)};
+    actor_touch(s, a);
+    w->run = NULL;
+    w->task.items = (struct strbuf){0};
+    list_remove(&w->in_actor);
+    a->room->held = false;
+    segment_resume(s, &t, run, &wake);
+    wait_free(s, w);
+}
