@@ -1,8 +1,8 @@
 /* CORE. The store in memory (store_mem.h). Records are single allocations in an array per class, in
  * lsn order; removed ones leave holes that are packed now and then.
  *
- * A transaction changes the tables at once and notes how to take each change back, so reads inside
- * a transaction would see it; the core never reads there, and an assert holds it to that. */
+ * A transaction changes the logs and small tables at once and notes how to take each change back;
+ * rows wait until it commits. Reads see the last commit, inside a transaction too. */
 #include "shard/store_mem.h"
 
 #include "common/mem.h"
@@ -31,6 +31,7 @@ struct mem_room {
 struct mem_row {
     struct store_row row; /* slices point behind the struct */
     bool damaged;
+    bool deletes; /* in a transaction: the row of this name goes */
     uint8_t bytes[];
 };
 
@@ -39,14 +40,13 @@ struct mem_meta {
     uint64_t value;
 };
 
-enum undo_kind { UNDO_APPEND, UNDO_REMOVE, UNDO_ROOM, UNDO_SLOT, UNDO_META, UNDO_ROW };
+enum undo_kind { UNDO_APPEND, UNDO_REMOVE, UNDO_ROOM, UNDO_SLOT, UNDO_META };
 
 struct undo {
     enum undo_kind kind;
     unsigned class_no;
     size_t place;
-    void *before;    /* record, room or row as it was; NULL: absent */
-    void *after;     /* row as it is now; NULL: deleted */
+    void *before;    /* record or room as it was; NULL: absent */
     uint64_t number; /* room id, slot's or meta's value before */
     bool absent;
 };
@@ -62,6 +62,7 @@ struct store_mem {
     bool reading;
     struct vec undo;    /* struct undo */
     struct vec garbage; /* void *: freed by commit */
+    struct vec pending; /* struct mem_row *: what the transaction does to rows */
     bool filling;       /* after `left` more commits the next one fails, */
     unsigned left;
     bool full; /* and from then on so do appends */
@@ -353,61 +354,56 @@ static struct mem_row *row_find(const struct store_mem *s, const struct store_ro
     return found ? *row_at(s, place) : NULL;
 }
 
-/* `with` takes the place of the row of the same name; NULL: that one goes. */
-static void row_replace(struct store_mem *s, const struct store_row *row, struct mem_row *with)
+/* Takes the change over: it becomes the row of its name, or goes together with that one. */
+static void row_apply(struct store_mem *s, struct mem_row *change)
 {
-    size_t place = row_place(s, row);
-    bool there = row_find(s, row) != NULL;
-    if (with && !there) {
+    size_t place = row_place(s, &change->row);
+    struct mem_row *before = row_find(s, &change->row);
+    if (!change->deletes && !before) {
         VEC_PUSH(&s->rows, struct mem_row *);
         memmove(row_at(s, place + 1), row_at(s, place),
                 (s->rows.count - 1 - place) * sizeof(struct mem_row *));
     }
-    if (with) {
-        *row_at(s, place) = with;
-    } else if (there) {
+    if (!change->deletes) {
+        *row_at(s, place) = change;
+    } else if (before) {
         s->rows.count--;
         memmove(row_at(s, place), row_at(s, place + 1),
                 (s->rows.count - place) * sizeof(struct mem_row *));
     }
+    mem_free(before);
+    if (change->deletes)
+        mem_free(change);
 }
 
-static void row_change(struct store_mem *s, const struct store_row *row, struct mem_row *with)
+static struct mem_row *row_change(struct store_mem *s, const struct store_row *row)
 {
-    struct mem_row *before = row_find(s, row);
-    struct undo *u = note(s, UNDO_ROW);
-    u->before = before;
-    u->after = with;
-    if (before)
-        *VEC_PUSH(&s->garbage, void *) = before;
-    row_replace(s, row, with);
-}
-
-static int mem_put_row(struct store *base, const struct store_row *row)
-{
-    struct store_mem *s = mem_of(base);
     STOA_ASSERT(s->open && row->table < STORE_TABLES && row->room_id != 0);
     STOA_ASSERT(row->name.size <= STORE_ROW_NAME_MAX_BYTES &&
                 row->value.size <= STORE_ROW_VALUE_MAX_BYTES);
-    if (is_full(s) || s->fragmented)
-        return ERR_NO_SPACE;
     struct mem_row *r = (struct mem_row *)mem_zalloc(sizeof *r + row->name.size + row->value.size);
     uint8_t *at = r->bytes;
     r->row = *row;
     r->row.name = place_bytes(&at, row->name);
     r->row.value = place_bytes(&at, row->value);
-    row_change(s, &r->row, r);
+    *VEC_PUSH(&s->pending, struct mem_row *) = r;
+    return r;
+}
+
+static int mem_put_row(struct store *base, const struct store_row *row)
+{
+    struct store_mem *s = mem_of(base);
+    if (is_full(s) || s->fragmented)
+        return ERR_NO_SPACE;
+    (void)row_change(s, row);
     return ERR_OK;
 }
 
 static int mem_delete_row(struct store *base, enum store_table table, uint64_t room_id,
                           struct slice name)
 {
-    struct store_mem *s = mem_of(base);
     const struct store_row row = {.table = table, .room_id = room_id, .name = name};
-    STOA_ASSERT(s->open);
-    if (row_find(s, &row))
-        row_change(s, &row, NULL);
+    row_change(mem_of(base), &row)->deletes = true;
     return ERR_OK;
 }
 
@@ -488,12 +484,6 @@ static void undo_one(struct store_mem *s, const struct undo *u)
         mem_free(now);
         break;
     }
-    case UNDO_ROW: {
-        struct mem_row *before = (struct mem_row *)u->before, *after = (struct mem_row *)u->after;
-        row_replace(s, after ? &after->row : &before->row, before);
-        mem_free(after);
-        break;
-    }
     case UNDO_SLOT:
         s->slots[u->place] = u->number;
         break;
@@ -511,7 +501,9 @@ static void mem_abort(struct store *base)
     STOA_ASSERT(s->open);
     for (size_t i = s->undo.count; i-- > 0;)
         undo_one(s, &VEC_AT(&s->undo, struct undo)[i]);
-    s->undo.count = s->garbage.count = 0;
+    for (size_t i = 0; i < s->pending.count; i++)
+        mem_free(VEC_AT(&s->pending, struct mem_row *)[i]);
+    s->undo.count = s->garbage.count = s->pending.count = 0;
     s->open = false;
 }
 
@@ -536,10 +528,10 @@ static int mem_commit(struct store *base)
     struct store_mem *s = mem_of(base);
     STOA_ASSERT(s->open);
     bool grows = false;
-    for (size_t i = 0; i < s->undo.count; i++) {
-        const struct undo *u = &VEC_AT(&s->undo, struct undo)[i];
-        grows |= u->kind == UNDO_APPEND || (u->kind == UNDO_ROW && u->after);
-    }
+    for (size_t i = 0; i < s->undo.count; i++)
+        grows |= VEC_AT(&s->undo, struct undo)[i].kind == UNDO_APPEND;
+    for (size_t i = 0; i < s->pending.count; i++)
+        grows |= !VEC_AT(&s->pending, struct mem_row *)[i]->deletes;
     if (s->filling && s->left == 0 && grows) {
         s->full = true;
         mem_abort(base);
@@ -547,7 +539,9 @@ static int mem_commit(struct store *base)
     }
     for (size_t i = 0; i < s->garbage.count; i++)
         mem_free(VEC_AT(&s->garbage, void *)[i]);
-    s->undo.count = s->garbage.count = 0;
+    for (size_t i = 0; i < s->pending.count; i++)
+        row_apply(s, VEC_AT(&s->pending, struct mem_row *)[i]);
+    s->undo.count = s->garbage.count = s->pending.count = 0;
     s->open = false;
     s->commits++;
     s->left -= s->left > 0;
@@ -558,7 +552,6 @@ static int mem_commit(struct store *base)
 
 /* ---- reading ---- */
 
-/* Within a transaction, too: who reads then asks for nothing that it has changed. */
 static int mem_read_begin(struct store *base)
 {
     struct store_mem *s = mem_of(base);
@@ -567,15 +560,29 @@ static int mem_read_begin(struct store *base)
     return ERR_OK;
 }
 
+/* The record of the last commit; NULL: there was none. */
+static const struct mem_record *committed(const struct store_mem *s, unsigned class_no,
+                                          uint64_t lsn)
+{
+    const struct mem_log *log = &s->logs[class_no];
+    size_t place = find_place(log, lsn), appended = 0;
+    for (size_t i = 0; i < s->undo.count; i++) {
+        const struct undo *u = &VEC_AT(&s->undo, struct undo)[i];
+        const struct mem_record *before = (const struct mem_record *)u->before;
+        if (u->kind == UNDO_REMOVE && u->class_no == class_no && before->record.lsn == lsn)
+            return before;
+        appended += u->kind == UNDO_APPEND && u->class_no == class_no;
+    }
+    return place + appended < log->records.count ? *record_slot(log, place) : NULL;
+}
+
 static int mem_read(struct store *base, unsigned class_no, uint64_t lsn, struct store_record *out)
 {
     const struct store_mem *s = mem_of(base);
     STOA_ASSERT(s->reading && class_no < STORE_CLASSES);
-    const struct mem_log *log = &s->logs[class_no];
-    size_t place = find_place(log, lsn);
-    if (place == log->records.count)
+    const struct mem_record *r = committed(s, class_no, lsn);
+    if (!r)
         return ERR_NOT_FOUND;
-    const struct mem_record *r = *record_slot(log, place);
     if (r->damaged)
         return ERR_CORRUPT;
     *out = r->record;
@@ -696,6 +703,7 @@ void store_mem_destroy(struct store **store)
     vec_free(&s->metas);
     vec_free(&s->undo);
     vec_free(&s->garbage);
+    vec_free(&s->pending);
     mem_free(s);
     *store = NULL;
 }

@@ -1,7 +1,10 @@
 # A disk fails on demand: pwrite, writev, fdatasync and statvfs of the tests stand before libc's.
-foreach(subject store_lmdb store_disk store_rows)
+foreach(subject store_lmdb store_disk store_rows store_rows_disk)
   stoa_test(${subject} shard_store)
   target_sources(test_${subject} PRIVATE store_rig.c)
 endforeach()
-target_link_libraries(test_store_rows PRIVATE shard_core PkgConfig::LMDB)
+target_sources(test_store_rows PRIVATE store_rows.c)
+target_link_libraries(test_store_rows PRIVATE shard_core)
+target_sources(test_store_rows_disk PRIVATE store_rows.c)
+target_link_libraries(test_store_rows_disk PRIVATE PkgConfig::LMDB)
 stoa_test(grant shard_core)
