@@ -17,8 +17,8 @@ bool (*shard_hears)(const struct message *m);
 /* ---- the far side ---- */
 
 struct stored {
-    char *payload, *conflate;
-    size_t size;
+    char *payload, *conflate, *filter;
+    size_t size, filter_size;
     uint32_t flags;
     uint64_t msg_id[2];
 };
@@ -105,6 +105,14 @@ static struct fake_room *room_of(const char *key)
     return room;
 }
 
+static void stored_free(struct stored *e)
+{
+    mem_free(e->payload);
+    mem_free(e->conflate);
+    mem_free(e->filter);
+    *e = (struct stored){0};
+}
+
 static struct fake_room *room_of_slice(struct slice key)
 {
     char text[300];
@@ -137,6 +145,7 @@ static struct event_item item_of(const struct fake_room *room, uint64_t seq)
                                .ts = now.wall_ms,
                                .flags = e->flags,
                                .conflate = slice_text(e->conflate ? e->conflate : ""),
+                               .filter = slice_of(e->filter, e->filter_size),
                                .payload = slice_of(e->payload, e->size)};
 }
 
@@ -173,6 +182,14 @@ static bool superseded(const struct fake_room *room, uint64_t seq)
     return false;
 }
 
+/* Joiners are not given what was said to those who were there. */
+static bool passed_over(const struct fake_room *room, const struct msg_replay_req *r, uint64_t seq)
+{
+    bool joiner = r->mode == REPLAY_LATEST || r->last > 0;
+    return (joiner && (room->events[seq - 1].flags & EVENT_TRANSIENT)) ||
+           (r->mode == REPLAY_LATEST && superseded(room, seq));
+}
+
 static void send_page(uint64_t cid, const struct msg_replay_req *r, const char *key)
 {
     static struct event_item items[REPLAY_PAGE_MAX_ITEMS];
@@ -187,7 +204,7 @@ static void send_page(uint64_t cid, const struct msg_replay_req *r, const char *
     if (r->last > 0) {
         base = room->head;
         for (uint64_t found = 0; base > room->floor; base--)
-            if (!(r->mode == REPLAY_LATEST && superseded(room, base)) && found++ == r->last)
+            if (!passed_over(room, r, base) && found++ == r->last)
                 break;
     } else if (other || r->after < room->floor) {
         m.replay.miss_from = r->after;
@@ -203,7 +220,7 @@ static void send_page(uint64_t cid, const struct msg_replay_req *r, const char *
         if (count > 0 && bytes + room->events[seq - 1].size > r->max_bytes)
             break;
         m.replay.after = seq;
-        if (r->mode == REPLAY_LATEST && superseded(room, seq))
+        if (passed_over(room, r, seq))
             continue;
         items[count] = item_of(room, seq);
         items[count].prev = prev;
@@ -573,10 +590,8 @@ void far_end(void)
     for (size_t i = queue_first; i < queue_last; i++)
         buf_unref(queue[i % QUEUE_MAX].bytes);
     for (size_t i = 0; i < n_rooms; i++) {
-        for (size_t n = 0; n < rooms[i].head; n++) {
-            mem_free(rooms[i].events[n].payload);
-            mem_free(rooms[i].events[n].conflate);
-        }
+        for (size_t n = 0; n < rooms[i].head; n++)
+            stored_free(&rooms[i].events[n]);
         mem_free(rooms[i].events);
     }
     memset(rooms, 0, sizeof rooms); /* as before the first begin */
@@ -644,11 +659,8 @@ void room_trim(const char *key, uint64_t floor, enum miss_reason reason)
 void room_reborn(const char *key, uint64_t epoch)
 {
     struct fake_room *room = room_of(key);
-    for (uint64_t i = 0; i < room->head; i++) {
-        mem_free(room->events[i].payload);
-        mem_free(room->events[i].conflate);
-        room->events[i] = (struct stored){0};
-    }
+    for (uint64_t i = 0; i < room->head; i++)
+        stored_free(&room->events[i]);
     room->epoch = epoch;
     room->head = room->floor = 0;
 }
@@ -657,9 +669,7 @@ void room_roll_back(const char *key, uint64_t head)
 {
     struct fake_room *room = room_of(key);
     for (; room->head > head; room->head--) {
-        mem_free(room->events[room->head - 1].payload);
-        mem_free(room->events[room->head - 1].conflate);
-        room->events[room->head - 1] = (struct stored){0};
+        stored_free(&room->events[room->head - 1]);
     }
 }
 
@@ -678,6 +688,18 @@ void room_publish_bytes(const char *key, const void *payload, size_t size, uint3
         room_append_bytes(key, payload, size);
         item = item_of(room, room->head);
     }
+    deliver(room, &item, 1);
+}
+
+void room_say(const char *key, const char *payload, uint32_t flags, struct slice filter)
+{
+    struct fake_room *room = room_of(key);
+    room_append(key, payload);
+    struct stored *e = &room->events[room->head - 1];
+    e->flags |= flags;
+    e->filter = mem_strndup(filter.size ? (const char *)filter.data : "", filter.size);
+    e->filter_size = filter.size;
+    struct event_item item = item_of(room, room->head);
     deliver(room, &item, 1);
 }
 

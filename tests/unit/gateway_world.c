@@ -72,6 +72,13 @@ static void client_close(void *ctx, uint64_t client, unsigned code, struct slice
     snprintf(c->reason, sizeof c->reason, "%.*s", SLICE_FMT(reason));
 }
 
+static void client_pause(void *ctx, uint64_t client, bool paused)
+{
+    (void)ctx;
+    ck_assert(clients[client].paused != paused);
+    clients[client].paused = paused;
+}
+
 /* ---- the world ---- */
 
 void world_start(void)
@@ -83,7 +90,8 @@ void world_start(void)
                                   .stream = client_stream,
                                   .upgrade = client_upgrade,
                                   .write = client_write,
-                                  .close = client_close};
+                                  .close = client_close,
+                                  .pause = client_pause};
     options.self = (struct hub_self){.role = ROLE_GATEWAY,
                                      .node = {0xab, 0xcd, 0xef, 0x01},
                                      .boot = 5,
@@ -139,7 +147,7 @@ void world_teardown(void)
 static void clients_establish(void)
 {
     for (unsigned i = 0; i < CLIENTS_MAX; i++)
-        if (clients[i].upgraded && !clients[i].established) {
+        if (clients[i].upgraded && !clients[i].established && !clients[i].late) {
             clients[i].established = true;
             gateway_established(gateway, i, now);
         }

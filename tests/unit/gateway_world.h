@@ -28,6 +28,8 @@ struct client {
     const struct buf *last_buf;
     size_t last_offset;
     bool stalled; /* writes pile up: nothing goes to the kernel */
+    bool late;    /* its 101 does not go out */
+    bool paused;  /* the gateway does not read it */
     size_t queued;
 };
 
@@ -83,6 +85,9 @@ void room_conflate(const char *key, const char *value, const char *payload);
 /* Publishes through the cluster: stored and delivered. */
 void room_publish(const char *key, const char *payload);
 void room_publish_bytes(const char *key, const void *payload, size_t size, uint32_t flags);
+/* The same of a room with a handler: with flags of its own, for whom the filter says. Does not
+ * settle. */
+void room_say(const char *key, const char *payload, uint32_t flags, struct slice filter);
 void shard_resync(const char *key);
 void shard_close(const char *key, unsigned code, const char *reason);
 size_t room_count(const char *key); /* events stored */
