@@ -113,7 +113,7 @@ static stoa_room_rc decode_event(stoa_room_bytes event, const char **why)
 static stoa_room_rc on_event(stoa_room_ctx *ctx, void *mem, stoa_room_bytes event)
 {
     stoa_room_conn *who = host->connection(ctx); /* NULL: sent over HTTP */
-    int64_t by, count, added = 0;
+    int64_t by = 0, count, added = 0;
     (void)mem;
     (void)number_of(host->json_get(event, "add"), &by);
     stoa_room_rc rc = add(ctx, by, &count);
