@@ -1,0 +1,7 @@
+# Rooms in Lua: with a context that is the test's own (lua_world.c). Of shard_core only the faults are linked.
+add_library(lua_world STATIC lua_world.c)
+target_link_libraries(lua_world PUBLIC shard_lua shard_core PkgConfig::CHECK)
+target_compile_options(lua_world PRIVATE -Wno-conversion -Wno-format-nonliteral)
+foreach(subject load json sandbox ctx)
+  stoa_test(lua_${subject} lua_world)
+endforeach()
