@@ -424,9 +424,18 @@ static stoa_room_rc handles(stoa_room_ctx *c)
                                                                       : STOA_ROOM_E_SEND;
 }
 
+static stoa_room_rc fails_otherwise(stoa_room_ctx *c)
+{
+    (void)host->save(c, STOA_ROOM_TEXT("{oops"));
+    return STOA_ROOM_E_SEND;
+}
+
 START_TEST(a_failure_has_a_tag_and_a_reason)
 {
     begin_odd();
+    ck_assert_int_eq(does(fails_otherwise), RUN_FAILED);
+    ck_assert_str_eq(fault.tag, "SendError");
+    ck_assert_ptr_null(strstr(strbuf_cstr(&fault.message), "JSON"));
     ck_assert_int_eq(does(says_nothing), RUN_FAILED);
     ck_assert_str_eq(fault.tag, "SendError");
     ck_assert_ptr_nonnull(strstr(strbuf_cstr(&fault.message), "on_event"));
@@ -601,6 +610,31 @@ START_TEST(each_reply_comes_once_or_is_told_that_it_will_not)
 }
 END_TEST
 
+static stoa_room_rc odd_call(stoa_room_ctx *c, void *mem, stoa_room_bytes method,
+                             stoa_room_bytes input)
+{
+    (void)mem;
+    (void)method;
+    (void)input;
+    ck_assert_int_eq(host->item(c, STOA_ROOM_TEXT("1")), STOA_ROOM_OK);
+    ck_assert_int_eq(host->result(c, STOA_ROOM_TEXT("{oops")), STOA_ROOM_E_ROOM);
+    ck_assert_int_eq(host->result(c, STOA_ROOM_TEXT("\"said\"")), STOA_ROOM_OK);
+    return host->sleep(c, 1, NULL, NULL);
+}
+
+START_TEST(a_result_said_before_a_sleep_is_the_result)
+{
+    odd.on_call = odd_call;
+    begin_odd();
+    odd.on_call = NULL;
+    ck_assert_int_eq(call("any", ""), RUN_YIELDED);
+    ck_assert_uint_eq(segment.items.count, 1);
+    segment_free(&segment);
+    ck_result(wake(""), "\"said\"");
+    end();
+}
+END_TEST
+
 START_TEST(without_identify_one_is_who_the_token_says)
 {
     begin_odd();
@@ -675,6 +709,7 @@ int main(void)
         a_rooms_own_checks_stand_at_its_borders,
         the_host_gives_the_room_as_it_is,
         each_reply_comes_once_or_is_told_that_it_will_not,
+        a_result_said_before_a_sleep_is_the_result,
         without_identify_one_is_who_the_token_says,
         a_table_is_looked_at_before_it_is_used,
     };
