@@ -241,12 +241,12 @@ struct shard *shard_create(const struct shard_options *options, struct store *st
     s->by_id = map_create(s->map_seed);
     s->asks = map_create(s->map_seed);
     list_init(&s->ready);
-    actors_create(s);
     register_metrics(&s->metric, metrics);
     types_set(s, options->types, options->n_types);
     s->self.window_ms = (uint64_t)types_window_ms(s);
     s->has_space = true;
     clock_set(s, now);
+    actors_create(s);
     recover(s, options);
     gauges_set(s);
     s->trim_due_ns = now.mono_ns;

@@ -7,6 +7,14 @@ foreach(subject context index publish retention deliver replay restart random)
   stoa_test(shard_${subject} shard_rig)
 endforeach()
 
+# Rooms with a handler that does what it is told.
+add_library(shard_robot STATIC test_shard_actor_robot.c)
+target_link_libraries(shard_robot PUBLIC shard_rig)
+target_compile_options(shard_robot PRIVATE -Wno-conversion -Wno-format-nonliteral)
+foreach(subject actor actor_calls)
+  stoa_test(shard_${subject} shard_robot)
+endforeach()
+
 # A room in C: the example's library, and small ones that must be refused.
 stoa_test(shard_plugin shard_rig shard_plugin)
 foreach(kind none old null)
