@@ -1,5 +1,6 @@
 /* CORE. The slot table. Each claimant keeps its ranges as it sent them; the table is worked out
- * anew from all of them whenever one changes, which is rare and takes some tens of microseconds.
+ * anew from all of them whenever one changes, which is rare and takes some tens of microseconds; a
+ * link that comes or goes changes the routing alone, unless somebody else claims the same slots.
  * Routing is then one array access.
  *
  * An epoch once heard for a slot is remembered: if its claimant withdraws, an older epoch does not
@@ -27,6 +28,7 @@ struct slots {
     bool contested[SLOT_COUNT];
     unsigned n_contested;
     unsigned routable; /* slots whose winner is up */
+    bool rivals;       /* some slot has been claimed twice: who is up decides more than routing */
 };
 
 struct slots *slots_create(void)
@@ -76,6 +78,7 @@ static bool same_owner(const struct claimant *a, const struct claimant *b)
 static void claim_slot(struct slots *s, struct claimant *c, uint64_t slot, uint64_t epoch)
 {
     struct claimant *rival = s->winner[slot];
+    s->rivals |= rival || s->contested[slot];
     if (epoch < s->heard[slot] || epoch == 0)
         return;
     if (epoch > s->heard[slot]) {
@@ -97,6 +100,7 @@ static void rebuild(struct slots *s)
     memset(s->winner, 0, sizeof s->winner);
     memset(s->contested, 0, sizeof s->contested);
     s->n_contested = s->routable = 0;
+    s->rivals = false;
     LIST_EACH(cursor, after, &s->claimants)
     {
         struct claimant *c = LIST_ENTRY(cursor, struct claimant, all);
@@ -123,6 +127,14 @@ static bool ranges_valid(const struct slot_range *ranges, size_t count)
     return true;
 }
 
+static bool ranges_same(const struct slot_range *a, const struct slot_range *b, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (a[i].lo != b[i].lo || a[i].hi != b[i].hi || a[i].epoch != b[i].epoch)
+            return false;
+    return true;
+}
+
 void slots_claim(struct slots *s, uint32_t peer, const uint8_t node[16], uint64_t boot,
                  const struct slot_range *ranges, size_t count, struct log *log)
 {
@@ -132,6 +144,14 @@ void slots_claim(struct slots *s, uint32_t peer, const uint8_t node[16], uint64_
         c = mem_zalloc(sizeof *c);
         c->peer = peer;
         list_push_back(&s->claimants, &c->all);
+    }
+    bool known = c->n_ranges == count && ranges_same(c->ranges, ranges, count);
+    if (known && !s->rivals) { /* its link was down, or it only said so again */
+        memcpy(c->node, node, sizeof c->node);
+        c->boot = boot;
+        s->routable += c->up ? 0 : c->owned;
+        c->up = true;
+        return;
     }
     mem_free(c->ranges);
     c->ranges = count ? mem_dup(ranges, count * sizeof *ranges) : NULL;
@@ -155,7 +175,10 @@ void slots_peer_down(struct slots *s, uint32_t peer)
     if (!c || !c->up)
         return;
     c->up = false;
-    rebuild(s);
+    if (s->rivals)
+        rebuild(s);
+    else
+        s->routable -= c->owned;
 }
 
 void slots_forget(struct slots *s, uint32_t peer)

@@ -128,7 +128,9 @@ static void on_missed(struct history *h, struct sub *s, const struct history_ent
                      "%.*s is at %s and is told of a miss that begins after %s",
                      SLICE_FMT(history_text(h, s->who)), id_text(s->at).text,
                      id_text(e->from).text);
-    } else if (s->placed && s->at.epoch != e->from.epoch) {
+    } else if (s->placed && s->at.epoch != e->from.epoch &&
+               (s->at.epoch != 0 || s->at.seq != e->from.seq)) {
+        /* before the first event of a history is where there was none */
         violated(h, 4, e->key, rank, s->last, "%.*s is at %s and is told of a miss after %s",
                  SLICE_FMT(history_text(h, s->who)), id_text(s->at).text, id_text(e->from).text);
     }

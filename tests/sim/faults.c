@@ -287,7 +287,7 @@ static void process_fault(struct world *w, enum fault fault)
         process_pause(p, chance(w, 50) ? draw_ns(w, 30 * NS_PER_S) : draw_length(w));
         break;
     default: /* FAULT_DRAIN */
-        if (p->kind != LIBRARY && p->kind != INTRUDER)
+        if (p->kind <= GATEWAY)
             process_drain(p);
     }
 }

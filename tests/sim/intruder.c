@@ -26,6 +26,8 @@ void intruder_up(struct process *p, const struct hub_ports *ports, const struct 
                         rng_u64(&p->world->rng));
     for (unsigned i = 0; i < p->world->dice.count[SHARD]; i++)
         (void)hub_dial(p->hub);
+    for (unsigned i = 0; i < p->world->dice.count[ROUTER]; i++)
+        (void)hub_dial(p->hub);
 }
 
 static struct position somewhere(struct world *w, unsigned key)
@@ -121,8 +123,11 @@ void intruder_turn(struct process *p)
     struct tick now = process_now(p);
     hub_tick(p->hub, now);
     if (p->world->storm) {
-        for (uint64_t n = draw(p->world, 3); n > 0; n--)
-            noise(p);
+        if (!p->world->guests || now.mono_ns >= p->noise_ns)
+            for (uint64_t n = draw(p->world, 3); n > 0; n--)
+                noise(p);
+        if (p->world->guests)
+            wild_noise(p, now);
     }
     hub_flush(p->hub, now);
 }

@@ -111,6 +111,8 @@ static void describe_fields(const struct message *m, char *out, size_t size)
                  (llu)m->replay_req.after, (llu)m->replay_req.last, (llu)m->replay_req.mode);
         break;
     case MSG_DELIVER:
+        if (m->deliver.items.count == 0)
+            break;
         snprintf(out, size, "epoch %llx prev %llu, %zu to seq %llu", (llu)m->deliver.room_epoch,
                  (llu)m->deliver.items.at[0].prev, m->deliver.items.count,
                  (llu)m->deliver.items.at[m->deliver.items.count - 1].seq);
@@ -162,6 +164,15 @@ static void describe(struct world *w, const struct pipe *p, struct slice packet)
     }
 }
 
+/* An intruder takes any. */
+static unsigned door_of(struct process *dialer)
+{
+    if (dialer->kind == INTRUDER && dialer->world->guests)
+        return rng_below(&dialer->world->odd, 2) ? ROUTER_DOOR_PUBLISH : ROUTER_DOOR_GATEWAY;
+    return dialer->kind == LIBRARY || dialer->kind == INTRUDER ? ROUTER_DOOR_PUBLISH
+                                                               : ROUTER_DOOR_GATEWAY;
+}
+
 static void pipe_fire(struct event *e)
 {
     struct pipe *p = OWNER_OF(e, struct pipe, arrival);
@@ -183,11 +194,7 @@ static void pipe_fire(struct event *e)
     uint32_t peer = c->dialed;
     if (!p->to_dialer) {
         if (!c->accepted)
-            c->accepted = hub_accept(process_hub(to),
-                                     c->dialer->kind == LIBRARY || c->dialer->kind == INTRUDER
-                                         ? ROUTER_DOOR_PUBLISH
-                                         : ROUTER_DOOR_GATEWAY,
-                                     now);
+            c->accepted = hub_accept(process_hub(to), door_of(c->dialer), now);
         peer = c->accepted;
     }
     if (to->kind == SHARD)

@@ -4,8 +4,9 @@
  * returns it is gone. */
 #include "sim.h"
 
-#define CLUSTER 7
 #define RESTART_NS (400 * MS)
+#define TEXT_48 "mem://0123456789/0123456789/0123456789/012345678"
+#define ENDPOINT_LONG TEXT_48 TEXT_48 TEXT_48 TEXT_48 TEXT_48 TEXT_48 /* too long for a hint */
 
 bool process_runs(const struct process *p)
 {
@@ -82,9 +83,12 @@ static int64_t core_turn(struct process *p, struct tick now)
     case LIBRARY:
         library_turn(p);
         return publisher_deadline(p->publisher);
+    case IMPOSTOR:
+        impostor_turn(p);
+        return wild_deadline(p);
     default:
         intruder_turn(p);
-        return hub_deadline(p->hub);
+        return wild_deadline(p);
     }
 }
 
@@ -110,11 +114,9 @@ static void process_wake(struct event *e)
 
 static struct hub_self self_of(struct process *p)
 {
-    static const enum role roles[] = {[GATEWAY] = ROLE_GATEWAY,
-                                      [ROUTER] = ROLE_ROUTER,
-                                      [SHARD] = ROLE_SHARD,
-                                      [LIBRARY] = ROLE_PUBLISHER,
-                                      [INTRUDER] = ROLE_GATEWAY};
+    static const enum role roles[] = {
+        [GATEWAY] = ROLE_GATEWAY,   [ROUTER] = ROLE_ROUTER,    [SHARD] = ROLE_SHARD,
+        [LIBRARY] = ROLE_PUBLISHER, [INTRUDER] = ROLE_GATEWAY, [IMPOSTOR] = ROLE_SHARD};
     struct hub_self self = {.role = roles[p->kind],
                             .boot = rng_u64(&p->world->rng),
                             .cluster = CLUSTER,
@@ -131,6 +133,12 @@ static struct hub_self self_of(struct process *p)
     return self;
 }
 
+/* As the configuration lists them: an impostor stands in the last place. */
+static unsigned shards_dialed(const struct world *w)
+{
+    return w->dice.count[SHARD] + w->dice.count[IMPOSTOR];
+}
+
 static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
 {
     static const struct gateway_type types[] = {{.name = "events"}, {.name = "short"}};
@@ -139,7 +147,7 @@ static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
     struct gateway_options options = {.self = self_of(p),
                                       .slot_seed = SLOT_SEED,
                                       .n_routers = w->dice.count[ROUTER],
-                                      .n_shards = w->dice.count[SHARD],
+                                      .n_shards = shards_dialed(w),
                                       .seed = rng_u64(&w->rng),
                                       .payload_max_bytes = PAYLOAD_MAX_BYTES,
                                       .keys_per_socket = KEYS_PER_SOCKET_MAX,
@@ -153,10 +161,11 @@ static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
 
 static void router_up(struct process *p, const struct hub_ports *hub_ports)
 {
-    static const char *const endpoints[SHARDS_MAX] = {"mem://0", "mem://1", "mem://2"};
+    static const char *const endpoints[SHARDS_MAX + 1] = {"mem://0", "mem://1", "mem://2",
+                                                          ENDPOINT_LONG};
     struct router_options options = {.self = self_of(p),
                                      .slot_seed = SLOT_SEED,
-                                     .n_shards = p->world->dice.count[SHARD],
+                                     .n_shards = shards_dialed(p->world),
                                      .shard_endpoints = endpoints,
                                      .seed = rng_u64(&p->world->rng)};
     p->router = router_create(&options, hub_ports, guests_log(p->world), p->world->metrics);
@@ -187,11 +196,12 @@ static void shard_up(struct process *p, const struct hub_ports *hub_ports)
 void process_start(struct process *p)
 {
     struct world *w = p->world;
-    const struct hub_ports ports = {.ctx = p, .send = net_send, .forget = net_forget};
+    struct hub_ports ports = {.ctx = p, .send = net_send, .forget = net_forget};
     STOA_ASSERT(!p->up);
     p->up = true;
     p->paused = p->doomed = p->draining = false;
     p->fuse = 0;
+    p->noise_ns = 0;
     TRACE(w, "%s starts", p->name);
     if (p->boots++ > 0)
         truth_entry(w, H_RESTART, p->who);
@@ -203,8 +213,12 @@ void process_start(struct process *p)
         shard_up(p, &ports);
     } else {
         const struct hub_self self = self_of(p);
+        if (p->kind > LIBRARY)
+            wild_ports(p, &ports);
         if (p->kind == LIBRARY)
             library_up(p, &ports, &self);
+        else if (p->kind == IMPOSTOR)
+            impostor_up(p, &ports, &self);
         else
             intruder_up(p, &ports, &self);
     }
@@ -302,7 +316,8 @@ void process_drain(struct process *p)
 
 static void processes_of(struct world *w, enum kind kind)
 {
-    static const char *const names[] = {"shard", "router", "gateway", "library", "intruder"};
+    static const char *const names[] = {"shard",   "router",   "gateway",
+                                        "library", "intruder", "impostor"};
     for (unsigned i = 0; i < w->dice.count[kind]; i++) {
         struct process *p = &w->processes[w->n_processes++];
         p->wake.fire = process_wake;
@@ -338,4 +353,7 @@ void processes_add(struct world *w)
     connect_all(w, GATEWAY, SHARD, 1 + w->dice.count[ROUTER]);
     connect_all(w, LIBRARY, ROUTER, 1);
     connect_all(w, INTRUDER, SHARD, 1);
+    connect_all(w, INTRUDER, ROUTER, 1 + w->dice.count[SHARD]);
+    connect_all(w, ROUTER, IMPOSTOR, 1 + w->dice.count[SHARD]);
+    connect_all(w, GATEWAY, IMPOSTOR, 1 + w->dice.count[ROUTER] + w->dice.count[SHARD]);
 }

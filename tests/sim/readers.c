@@ -6,6 +6,7 @@
 #include "common/json.h"
 
 #define ACT_NS (700 * MS)
+#define DOUBT_NS (5 * NS_PER_S)                 /* so long after a loss events of before may come */
 #define SLOW_NS (CONN_LAG_MAX_MS * 9 / 10 * MS) /* by the fastest clock that a gateway may have */
 
 static void reader_soon(struct reader *r, int64_t mean_ns)
@@ -120,6 +121,7 @@ static void reader_connect(struct reader *r)
     if (!gateway)
         return;
     r->open = true;
+    r->connected_ns = w->now_ns;
     r->leaving = r->anew = 0;
     if (r->dialect == READER_RAW)
         memset(r->held, 0, sizeof r->held);
@@ -334,11 +336,18 @@ static void on_v1(struct reader *r, struct slice text)
 static void on_frame(struct socket *s, struct slice payload)
 {
     struct reader *r = OWNER_OF(s, struct reader, socket);
-    TRACE(r->world, "reader-%u hears %.*s", r->index, SLICE_FMT(payload));
-    if (r->dialect == READER_V1)
+    struct world *w = r->world;
+    TRACE(w, "reader-%u hears %.*s", r->index, SLICE_FMT(payload));
+    unsigned key = only_key(r);
+    if (r->dialect == READER_V1) {
         on_v1(r, payload);
-    else
-        hear(r, only_key(r), (struct position){.epoch = r->held[only_key(r)].pos.epoch}, payload);
+    } else if (w->lost_ns >= 0 && r->connected_ns < w->lost_ns + DOUBT_NS && !r->held[key].known &&
+               truth_doubtful(w, payload)) {
+        socket_leave(s); /* it cannot tell which history it hears */
+        reader_over(r);
+    } else {
+        hear(r, key, (struct position){.epoch = r->held[key].pos.epoch}, payload);
+    }
 }
 
 /* One event of an event stream. */
@@ -424,6 +433,7 @@ static void reader_act(struct event *e)
     } else if (r->socket.stalled) {
         if (!w->storm || chance(w, r->stubborn ? 10 : 300)) {
             r->slow = w->now_ns - r->stalled_ns > SLOW_NS;
+            r->woken_ns = w->now_ns;
             socket_unstall(&r->socket);
         }
     } else if (w->storm && chance(w, 120)) {
@@ -431,7 +441,8 @@ static void reader_act(struct event *e)
         reader_over(r);
     } else if (w->storm && chance(w, 150) && r->socket.id != 0) {
         r->socket.stalled = true;
-        r->stalled_ns = w->now_ns;
+        if (!heap_has(&r->socket.read.node) || w->now_ns > r->woken_ns + NS_PER_S)
+            r->stalled_ns = w->now_ns; /* else it has not read yet since it last stalled */
         event_stop(w, &r->socket.read);
     } else if (r->dialect == READER_V1) {
         v1_act(r);

@@ -9,6 +9,7 @@
  *   disk.c     disks with crashes around commits      intruder.c valid messages in the wrong place
  *   socket.c   clients' connections to gateways       visitors.c requests to every route
  *   guests.c   what one seed in four has besides      asks.c     what visitors ask and say
+ *   wild.c     peers that are no friends
  *   truth.c    what is durable; own checks            final.c    the log as it is read at the end
  *
  * Time is one heap of events; whatever happens at once happens in the order of the heap, which is a
@@ -34,6 +35,7 @@
 #include "shard/vec.h"
 
 #define SLOT_SEED 42
+#define CLUSTER 7
 #define WALL_START_MS INT64_C(1700000000000)
 #define MS NS_PER_MS
 #define KEYS_MAX 6
@@ -41,7 +43,7 @@
 #define ROUTERS_COUNT 2
 #define GATEWAYS_MAX 3
 #define LIBRARIES_MAX 2
-#define PROCESSES_MAX (SHARDS_MAX + ROUTERS_COUNT + GATEWAYS_MAX + LIBRARIES_MAX + 1)
+#define PROCESSES_MAX (SHARDS_MAX + ROUTERS_COUNT + GATEWAYS_MAX + LIBRARIES_MAX + 2)
 #define CONNS_MAX 48
 #define READERS_MAX 10
 #define POSTERS_MAX 6
@@ -52,8 +54,9 @@
 #define PARTS_MAX 4
 #define CONFLATES 3
 #define TYPES_COUNT 2
+#define LOST_MAX 4
 
-enum kind { SHARD, ROUTER, GATEWAY, LIBRARY, INTRUDER, KINDS };
+enum kind { SHARD, ROUTER, GATEWAY, LIBRARY, INTRUDER, IMPOSTOR, KINDS };
 
 struct world;
 struct process;
@@ -185,7 +188,10 @@ struct process {
     struct router *router;
     struct shard *shard;
     struct publisher *publisher;
-    struct hub *hub; /* an intruder's own */
+    struct hub *hub;  /* an intruder's own, or an impostor's */
+    int64_t noise_ns; /* when they say something next */
+    bool stranger;    /* an impostor that does not even say that it is a shard */
+    bool quiet;       /* an impostor that has claimed nothing since the storm */
     struct disk *disk;
     struct conn *conns[CONNS_MAX];
     unsigned n_conns;
@@ -249,7 +255,7 @@ struct msg {
     uint32_t who;
     uint16_t stored;
     uint64_t epoch, last;           /* where it is stored */
-    uint64_t lost_epoch, lost_last; /* and where it was, on a disk that is no more */
+    struct position lost[LOST_MAX]; /* and where it was, on disks that are no more; latest first */
     uint64_t acked_epoch, acked_seq;
     unsigned tries;
     int64_t first_ns;
@@ -309,11 +315,13 @@ struct reader {
     unsigned told;                    /* bits: the first word has come */
     unsigned leaving;                 /* bits: unsub is said */
     bool stubborn;                    /* reads nothing for long */
+    int64_t woken_ns;                 /* when it last went on reading */
     int64_t stalled_ns;               /* since when */
     unsigned deceived;                /* bits: holds what a disk no longer does, and was not told */
     bool slow;                        /* has been so for as long as a gateway bears */
     struct position opened;           /* raw and SSE from now on: the log's end when "now" began */
     bool from_now;
+    int64_t connected_ns;
     unsigned greedy; /* bits: has asked for all and got nothing yet */
 };
 
@@ -402,6 +410,7 @@ struct world {
     struct event fault, leap;
     bool skewed;     /* clocks have jumped, one by one */
     bool long_pause; /* of a process: every reader may look slow */
+    int64_t lost_ns; /* when a disk was emptied last; -1: never */
     int64_t leap_ns; /* when a shard's clock last passed a window of ids at once; -1: never */
     struct truth truth;
     struct history *history;
@@ -514,6 +523,12 @@ void library_down(struct process *p);
 void library_turn(struct process *p);
 void intruder_up(struct process *p, const struct hub_ports *ports, const struct hub_self *self);
 void intruder_turn(struct process *p);
+/* wild.c */
+void wild_ports(struct process *p, struct hub_ports *ports);
+void wild_noise(struct process *p, struct tick now);
+int64_t wild_deadline(const struct process *p);
+void impostor_up(struct process *p, const struct hub_ports *ports, const struct hub_self *self);
+void impostor_turn(struct process *p);
 
 /* faults.c */
 void dice_roll(struct world *w);
@@ -558,6 +573,8 @@ bool truth_missed(struct slice json, struct verdict *v);
  * stored event, and this is its id. */
 bool truth_deliver(struct world *w, uint32_t who, unsigned key, struct position *id,
                    struct slice payload, bool first_of_all);
+/* Whether the event stands in more than one history, of which one was lost. */
+bool truth_doubtful(struct world *w, struct slice payload);
 struct position truth_end(struct world *w, unsigned key); /* of the log, as it is on the disk */
 /* Whether a reader that began at `end` may get `id` first. */
 bool truth_follows(struct world *w, unsigned key, struct position end, struct position id);

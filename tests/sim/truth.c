@@ -339,8 +339,8 @@ static void stored(struct world *w, struct disk *d, struct fact *f)
     }
     struct epoch_log *before = m->stored ? truth_log(w, m->key, m->epoch) : NULL;
     if (before && before->lost) {
-        m->lost_epoch = m->stored == m->parts ? m->epoch : 0;
-        m->lost_last = m->last;
+        memmove(m->lost + 1, m->lost, (LOST_MAX - 1) * sizeof *m->lost);
+        m->lost[0] = (struct position){m->stored == m->parts ? m->epoch : 0, m->last};
         m->stored = 0;
     }
     if (f->part != m->stored && m->forgotten && (m->by_request || w->skewed))
@@ -358,6 +358,16 @@ static void stored(struct world *w, struct disk *d, struct fact *f)
     note_place(d, f->lsn, log, f->seq);
 }
 
+/* Nobody can resume in it any more. */
+static void epoch_over(struct world *w, unsigned key, const struct epoch_log *log)
+{
+    entry(w, (struct history_entry){.op = H_TRIM,
+                                    .key = label_of(w, key),
+                                    .has_id = true,
+                                    .id = {log->epoch, log->facts.count},
+                                    .reason = H_EPOCH});
+}
+
 static void row_gone(struct world *w, const struct disk *d, uint64_t room_id)
 {
     unsigned key;
@@ -366,8 +376,11 @@ static void row_gone(struct world *w, const struct disk *d, uint64_t room_id)
         world_fail(w, "%s forgets a room of which events are retained", d->process->name);
     else if (fact_at(log, log->facts.count)->ts + ROOM_META_MIN_MS > d->clock_ms)
         world_fail(w, "%s forgets a room within a day", d->process->name);
-    else
+    else {
         log->expired = true;
+        truth_allow(w, key, log, UINT64_MAX);
+        epoch_over(w, key, log);
+    }
 }
 
 void truth_commit(struct disk *d)
@@ -399,6 +412,7 @@ void truth_commit(struct disk *d)
 void truth_lost(struct disk *d)
 {
     struct world *w = d->process->world;
+    w->lost_ns = w->now_ns;
     for (unsigned key = 0; key < w->dice.keys; key++) {
         const struct vec *logs = &w->truth.keys[key].logs;
         for (size_t i = 0; i < logs->count; i++) {
@@ -406,11 +420,7 @@ void truth_lost(struct disk *d)
             if (log->lost || log->shard != d->process->index)
                 continue;
             log->lost = true;
-            entry(w, (struct history_entry){.op = H_TRIM,
-                                            .key = label_of(w, key),
-                                            .has_id = true,
-                                            .id = {log->epoch, log->facts.count},
-                                            .reason = H_EPOCH});
+            epoch_over(w, key, log);
         }
     }
 }
@@ -528,11 +538,20 @@ void truth_verdict(struct world *w, uint32_t who, unsigned key, const struct ver
 /* The place of an event whose dialect tells no id; (0,0): it has none. */
 static struct position place_of(const struct msg *m, unsigned part, uint64_t epoch)
 {
-    if (m->lost_epoch != 0 && m->lost_epoch == epoch)
-        return (struct position){m->lost_epoch, m->lost_last + 1 - m->parts + part};
+    for (unsigned i = 0; i < LOST_MAX; i++)
+        if (epoch != 0 && m->lost[i].epoch == epoch)
+            return (struct position){epoch, m->lost[i].seq + 1 - m->parts + part};
     if (m->ephemeral || part >= m->stored)
         return (struct position){0};
     return (struct position){m->epoch, m->last + 1 - m->stored + part};
+}
+
+bool truth_doubtful(struct world *w, struct slice payload)
+{
+    uint32_t number = 0;
+    unsigned part = 0;
+    return truth_parse(payload, &number, &part) && number > 0 && number <= w->truth.msgs.count &&
+           truth_msg(w, number)->lost[0].epoch != 0;
 }
 
 static void deliver_check(struct world *w, uint32_t number, unsigned part, struct position id)

@@ -7,7 +7,7 @@
 
 #include "common/json.h"
 
-#define PACE_NS (40 * MS)
+#define ACTS 150              /* of each, in a storm of any length */
 #define STREAMS_NS (100 * MS) /* a visitor does not stay */
 #define BURST_MAX 300         /* frames at once: more than a socket may have under way */
 
@@ -18,7 +18,7 @@ static uint64_t choose(struct visitor *v, uint64_t bound)
 
 static void visitor_soon(struct visitor *v)
 {
-    event_set(v->world, &v->act, (int64_t)choose(v, 2 * PACE_NS));
+    event_set(v->world, &v->act, (int64_t)choose(v, 2 * (uint64_t)v->world->dice.storm_ns / ACTS));
 }
 
 /* ---- what comes back ---- */
@@ -154,7 +154,7 @@ static void talk(struct visitor *v, struct process *gateway)
     if (choose(v, 80) == 0) {
         socket_leave(&v->socket);
         v->open = false;
-    } else if (choose(v, 60) == 0) {
+    } else if (choose(v, 500) == 0) {
         for (unsigned i = 0; i < BURST_MAX && v->open; i++)
             socket_say(&v->socket, "{\"pub\":\"guest0\",\"data\":1,\"ephemeral\":true,\"ref\":1}");
     } else {

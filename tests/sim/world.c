@@ -149,6 +149,7 @@ void world_run(uint64_t seed, bool verbose, struct history *history, struct metr
     struct world *w = mem_zalloc(sizeof *w);
     *w = (struct world){.seed = seed,
                         .verbose = verbose,
+                        .lost_ns = -1,
                         .leap_ns = -1,
                         .history = history,
                         .metrics = metrics,
