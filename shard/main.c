@@ -17,6 +17,7 @@ static const char usage[] =
     "      --monitor ADDR   /healthz, /readyz, /metrics (default 127.0.0.1:8092 + index)\n"
     "      --set FIELD=VALUE  any field of the configuration\n"
     "      --after-eio      start although the disk failed under an earlier run\n"
+    "      --check-room FILE  only load a room's code, show what will hold, and end (--json)\n"
     "      --supervised     end when the parent process ends\n"
     "  -h, --help   -V, --version\n"
     "examples:\n"
@@ -26,6 +27,7 @@ static const char usage[] =
 static int64_t on_turn(void *ctx, struct tick now)
 {
     struct program *p = ctx;
+    type_codes_turn(&p->codes);
     bool more = shard_turn(p->shard, now);
     if (more)
         return now.mono_ns;
@@ -59,6 +61,8 @@ static void on_reload(void *ctx, struct tick now)
 int main(int argc, char **argv)
 {
     static struct program p = {.launch = {.program = "stoa-shard", .usage = usage}};
+    const char *room = NULL;
+    bool json = false;
     const struct launch_flag flags[] = {
         {"index", "shard.index", NULL, NULL},
         {"data", "shard.data_dir", NULL, NULL},
@@ -66,27 +70,33 @@ int main(int argc, char **argv)
         {"slots", "shard.slots", NULL, NULL},
         {"monitor", "monitor.listen", NULL, NULL},
         {"after-eio", NULL, &p.after_eio, NULL},
+        {"check-room", NULL, NULL, &room},
+        {"json", NULL, &json, NULL},
         {NULL, NULL, NULL, NULL},
     };
     struct strbuf why = {0};
     int done = launch_read(&p.launch, argc, argv, flags);
     if (done >= 0)
         return done;
+    p.launch.accept = program_accept;
+    p.launch.accept_ctx = &p;
     if (p.launch.supervised)
         process_die_with_parent();
     process_raise_nofile();
     int code =
         config_load(&p.config, p.launch.config_path, (const char *const *)p.launch.overrides, &why);
-    if (code == ERR_OK) {
+    if (code == ERR_OK && room) {
+        code = room_check(room, &p.config, json, &why);
+    } else if (code == ERR_OK) {
         const struct loop_handler handler = {
             .ctx = &p, .turn = on_turn, .on_term = on_term, .on_reload = on_reload};
         snprintf(p.name, sizeof p.name, "shard-%u", p.config.shard.index);
         p.log = launch_log(p.name, p.config.log.format, p.config.log.level);
         code = program_start(&p, &handler, &why);
     }
-    if (code == ERR_OK)
+    if (code == ERR_OK && !room)
         loop_run(p.loop);
-    else
+    else if (code != ERR_OK)
         fprintf(stderr, "stoa-shard: %s\n", strbuf_cstr(&why));
     program_stop(&p);
     strbuf_free(&why);

@@ -10,10 +10,12 @@
 #define MONITOR_PORT 8092 /* plus the index */
 #define LISTEN_DEFAULT "0.0.0.0:7200"
 
-static size_t types_of(const struct config *c, struct shard_type out[CONFIG_TYPES_MAX])
+static size_t types_of(const struct config *c, const struct type_codes *codes,
+                       struct shard_type out[CONFIG_TYPES_MAX])
 {
     for (size_t i = 0; i < c->n_types; i++)
         out[i] = (struct shard_type){.name = c->types[i].name,
+                                     .handler = type_codes_handler(codes, c->types[i].name),
                                      .retention = {.age_ms = c->types[i].age_ms,
                                                    .count = c->types[i].count,
                                                    .bytes = c->types[i].bytes}};
@@ -42,6 +44,17 @@ static int store_start(struct program *p, struct strbuf *why)
     return code;
 }
 
+static int codes_start(struct program *p, struct strbuf *why)
+{
+    struct strbuf loaded = {0};
+    int code = type_codes_load(&p->fresh_codes, NULL, &p->config, &p->log, &loaded, why);
+    type_codes_replace(&p->codes, &p->fresh_codes, &p->config);
+    if (loaded.size > 0)
+        LOG(&p->log, LOG_INFO, "shard.handlers", LOG_SLICE("loaded", strbuf_slice(&loaded)));
+    strbuf_free(&loaded);
+    return code;
+}
+
 static void shard_start(struct program *p, struct grant grant)
 {
     const struct config *c = &p->config;
@@ -54,7 +67,7 @@ static void shard_start(struct program *p, struct grant grant)
                  .version = STOA_VERSION},
         .slot_seed = config_slot_seed(c),
         .types = types,
-        .n_types = types_of(c, types),
+        .n_types = types_of(c, &p->codes, types),
         .grant = store_lmdb_is_new(p->store),
         .grant_lo = grant.lo,
         .grant_hi = grant.hi,
@@ -138,6 +151,7 @@ int program_start(struct program *p, const struct loop_handler *handler, struct 
     metric_set(metrics_gauge(p->metrics, "stoa_build_info",
                              "version=\"" STOA_VERSION "\",role=\"shard\"", "Always 1."),
                1);
+    TRY(codes_start(p, why));
     TRY(store_start(p, why));
     p->loop = loop_create(handler);
     p->links = links_create(p->loop, &curve, &p->log);
@@ -157,6 +171,7 @@ void program_stop(struct program *p)
     if (p->loop != NULL)
         ev_check_stop(loop_ev(p->loop), &p->woken);
     shard_destroy(&p->shard); /* forgets its peers at the links */
+    type_codes_free(&p->codes);
     links_destroy(&p->links);
     loop_destroy(&p->loop);
     store_lmdb_close(&p->store);
@@ -165,10 +180,21 @@ void program_stop(struct program *p)
     launch_free(&p->launch);
 }
 
+bool program_accept(void *ctx, const struct config *fresh, struct strbuf *changed,
+                    struct strbuf *why)
+{
+    struct program *p = ctx;
+    int code = type_codes_load(&p->fresh_codes, &p->codes, fresh, &p->log, changed, why);
+    if (code != ERR_OK)
+        type_codes_free(&p->fresh_codes);
+    return code == ERR_OK;
+}
+
 void program_reload(struct program *p, struct config *fresh)
 {
     struct shard_type types[CONFIG_TYPES_MAX];
-    shard_retypes(p->shard, types, types_of(fresh, types));
+    shard_retypes(p->shard, types, types_of(fresh, &p->fresh_codes, types));
+    type_codes_replace(&p->codes, &p->fresh_codes, fresh);
     config_free(&p->config);
     p->config = *fresh;
 }

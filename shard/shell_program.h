@@ -8,6 +8,7 @@
 #include "common/shell/monitor.h"
 #include "proto/shell/link.h"
 #include "shard/shard.h"
+#include "shard/shell_rooms.h"
 #include "shard/store_lmdb.h"
 
 struct program {
@@ -21,6 +22,7 @@ struct program {
     struct links *links;
     struct store *store;
     struct shard *shard;
+    struct type_codes codes, fresh_codes; /* in force; of a reload that is being decided */
     struct monitor *monitor;
     ev_check woken;
     int64_t stop_ns; /* draining: when the loop ends; 0: not */
@@ -30,7 +32,12 @@ struct program {
 MUST_USE int program_start(struct program *p, const struct loop_handler *handler,
                            struct strbuf *why);
 void program_stop(struct program *p);
-/* Puts the types of a freshly loaded configuration in force; takes it. */
+/* Loads what a reload would run (launch.accept): false, with the reason, and nothing has changed.
+ */
+bool program_accept(void *ctx, const struct config *fresh, struct strbuf *changed,
+                    struct strbuf *why);
+/* Puts the types of a freshly loaded configuration in force, with the code that was accepted; takes
+ * it. */
 void program_reload(struct program *p, struct config *fresh);
 
 #endif

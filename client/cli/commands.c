@@ -64,8 +64,9 @@ const struct command cli_commands[] = {
      "examples:\n"
      "  stoa keys\n"
      "  stoa keys upload:\n"},
-    {"room", command_room, "ask a room with a handler",
+    {"room", command_room, "ask a room with a handler, or check its code",
      "usage: stoa room VERB [options] TYPE:ID ...\n"
+     "       stoa room check FILE\n"
      "Prints the room's answer as one line of JSON; connections one a line: "
      "ID<TAB>TAGS<TAB>STATE.\n"
      "  state KEY              its state, null without one\n"
@@ -76,6 +77,8 @@ const struct command cli_commands[] = {
      "  alarm KEY              fire its alarm now\n"
      "  close KEY              close its connections (-c CODE)\n"
      "  purge KEY              drop state, alarm and retained events\n"
+     "  check FILE             load code as a shard would: what will hold, or FILE:LINE and the "
+     "reason\n"
      "Options:\n"
      "  -k, --idempotency-key K  recognise a retry (send, broadcast, call, alarm)\n"
      "  -f, --file F             JSON from a file; - or nothing given: from standard input (send, "
@@ -84,7 +87,7 @@ const struct command cli_commands[] = {
      "Exit codes: 0 done, 1 not done, 2 usage, 3 unknown (retry with the same -k).\n"
      "examples:\n"
      "  stoa room call chat:lobby say '{\"text\":\"hello\"}'\n"
-     "  stoa room connections -t user:ann chat:lobby\n"},
+     "  stoa room check rooms/chat.lua\n"},
     {"status", command_status, "every process of the cluster",
      "usage: stoa status\n"
      "Looks twice, a second apart. PER SECOND: a gateway's deliveries, a router's and a shard's "

@@ -185,7 +185,7 @@ static bool plan_monitor(struct local *l, unsigned port, struct process *p)
     return false;
 }
 
-static bool program_path(const struct local *l, const char *program, char out[PATH_MAX])
+bool local_program(const struct cli *cli, const char *program, char out[PATH_MAX])
 {
     ssize_t n = readlink("/proc/self/exe", out, PATH_MAX - 64);
     out[n > 0 ? n : 0] = '\0';
@@ -193,7 +193,7 @@ static bool program_path(const struct local *l, const char *program, char out[PA
     snprintf(slash ? slash + 1 : out, 64, "%s", program);
     if (access(out, X_OK) == 0)
         return true;
-    cli_fail(l->cli, "%s is missing beside this program; build or install it", program);
+    cli_fail(cli, "%s is missing beside this program; build or install it", program);
     return false;
 }
 
@@ -202,7 +202,7 @@ static struct process *add_process(struct local *l, const char *role, unsigned i
     char path[PATH_MAX], program[32];
     struct process *p = &l->processes[l->n_processes];
     snprintf(program, sizeof program, "stoa-%s", role);
-    if (!program_path(l, program, path))
+    if (!local_program(l->cli, program, path))
         return NULL;
     snprintf(p->name, sizeof p->name, "%s-%u", role, index);
     add_word(p, "%s", path);

@@ -7,6 +7,7 @@
 #ifndef STOA_CLIENT_CLI_LOCAL_H
 #define STOA_CLIENT_CLI_LOCAL_H
 
+#include <limits.h>
 #include <sys/types.h>
 
 #include "client/cli/cli.h"
@@ -54,6 +55,8 @@ bool local_check_shards(struct local *l);
 pid_t local_supervisor(const struct local *l);
 /* Takes in HOST:PORT of the first gateway; false after telling what is wrong with it. */
 bool local_listen(struct local *l, const char *address);
+/* The path of a program that lies beside this one; false after telling that it is missing. */
+bool local_program(const struct cli *cli, const char *program, char out[PATH_MAX]);
 /* Fills `processes`: commands, ports, endpoints. */
 bool local_plan(struct local *l);
 bool local_note(const struct local *l); /* writes cluster.json */

@@ -1,8 +1,11 @@
 /* SHELL. stoa room: what may be asked of a room with a handler, over HTTP. What changes a room is
  * asked under one idempotency key until it is known to be done. */
+#include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "client/cli/http.h"
+#include "client/cli/local.h"
 #include "common/limits.h"
 
 struct room_wish {
@@ -168,6 +171,24 @@ static int verb_run(const struct cli *cli, struct room_wish *w, const char *name
     return verbs[i].run(cli, w, args + 1);
 }
 
+/* The shard's program knows how to load code. Comes back only when it cannot be run. */
+static int check(const struct cli *cli, const char *path)
+{
+    char program[PATH_MAX];
+    if (!local_program(cli, "stoa-shard", program))
+        return EXIT_FAILED;
+    const char *argv[] = {program, "--check-room", path, NULL, NULL, NULL, NULL};
+    size_t argc = 3;
+    if (cli->json)
+        argv[argc++] = "--json";
+    if (cli->config != NULL) {
+        argv[argc++] = "--config";
+        argv[argc++] = cli->config;
+    }
+    execv(program, (char *const *)argv);
+    return cli_fail(cli, "%s: %s", program, strerror(errno));
+}
+
 int command_room(struct cli *cli, int argc, char **argv)
 {
     static const struct option own[] = {{"idempotency-key", required_argument, NULL, 'k'},
@@ -192,11 +213,17 @@ int command_room(struct cli *cli, int argc, char **argv)
             return EXIT_USAGE;
     }
     if (optind == argc)
-        return cli_misuse(cli,
-                          "say what: state, connections, send, broadcast, call, alarm, close or "
-                          "purge");
+        return cli_misuse(
+            cli, "say what: state, connections, send, broadcast, call, alarm, close, purge "
+                 "or check");
     const char *verb = argv[optind++];
-    int status = verb_run(cli, &w, verb, argc - optind, argv + optind);
+    int status;
+    if (strcmp(verb, "check") != 0)
+        status = verb_run(cli, &w, verb, argc - optind, argv + optind);
+    else if (argc - optind != 1)
+        status = cli_misuse(cli, "give one file");
+    else
+        status = check(cli, argv[optind]);
     strbuf_free(&w.target);
     strbuf_free(&w.body);
     return status;
