@@ -317,7 +317,7 @@ static void turn_fill(struct shard *s)
             fifo_pop(&s->ready, COMMIT_MAX_EVENTS - t->events, COMMIT_MAX_BYTES - t->bytes);
         if (!op)
             break;
-        t->events += op->n_parts;
+        t->events += op->n_parts ? op->n_parts : 1;
         t->bytes += op->bytes;
         if (op->kind == OP_PUBLISH || op->kind == OP_PURGE)
             publish_decide(s, op);

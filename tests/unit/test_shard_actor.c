@@ -332,6 +332,27 @@ START_TEST(broadcasts_crowd_out_nothing_that_is_retained)
 }
 END_TEST
 
+START_TEST(another_handler_begins_anew_and_keeps_the_connections)
+{
+    begin();
+    (void)robot_join(g, "c:1", "s1", "ann", false);
+    SAY(1, "set 4");
+    ck_assert_ptr_null(robot_call(
+        g, (struct robot_call){.key = "c:2", .verb = VERB_METHOD, .input = "sleep 1000"}));
+    struct handler other = robot.handler;
+    rig->types[1].handler = &other;
+    (void)robot_diary();
+    shard_retypes(rig->shard, rig->types, rig->n_types);
+    ck_assert_str_eq(robot_diary(), "abandon");
+    rig_pump(rig);
+    ck_assert_uint_eq(rig_nth(g, MSG_NACK, 0)->nack.code, NACK_BUSY);
+    SAY(2, "inc");
+    ck_assert_str_eq(rig_delivered(g, "c:1"), "1:5");
+    ck_assert_uint_eq(robot.loaded, 3);
+    robot_end();
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {a_connection_joins_speaks_and_leaves,
@@ -346,6 +367,7 @@ int main(void)
                                   a_frame_that_fails_costs_no_connection,
                                   a_turn_without_space_leaves_nothing,
                                   broadcasts_are_for_those_who_were_there,
-                                  broadcasts_crowd_out_nothing_that_is_retained};
+                                  broadcasts_crowd_out_nothing_that_is_retained,
+                                  another_handler_begins_anew_and_keeps_the_connections};
     return rig_run("shard_actor", tests, sizeof tests / sizeof *tests);
 }

@@ -68,7 +68,7 @@ static enum run_end order(struct context *ctx, const char *word, struct strbuf *
     else if (is(word, "bye", &rest))
         fine = context_close(ctx, context_connection(ctx), 4001, slice_text("bye"), fault);
     else if (is(word, "alarm", &rest))
-        fine = context_schedule_at(ctx, context_now_ms(ctx) + atoi(rest), fault);
+        fine = context_schedule_at(ctx, context_now_ms(ctx) + (int)strtol(rest, NULL, 10), fault);
     else if (is(word, "item", &rest))
         fine = context_item(ctx, slice_text(json), fault);
     else if (is(word, "purge", &rest))
@@ -77,13 +77,13 @@ static enum run_end order(struct context *ctx, const char *word, struct strbuf *
         snprintf(json, sizeof json, "0");
         if (context_recall(ctx, &state))
             snprintf(json, sizeof json, "%.*s", SLICE_FMT(state));
-        int n = atoi(json);
+        int n = (int)strtol(json, NULL, 10);
         snprintf(json, sizeof json, "%d", n + 1);
         fine = context_save(ctx, slice_text(json), fault) &&
                context_broadcast(ctx, slice_text(json), &all, fault);
         strbuf_put_text(result, json);
     } else if (is(word, "sleep", &rest))
-        return context_sleep(ctx, atoi(rest), fault) ? RUN_YIELDED : RUN_FAILED;
+        return context_sleep(ctx, (int)strtol(rest, NULL, 10), fault) ? RUN_YIELDED : RUN_FAILED;
     else if (is(word, "sib", &rest))
         return sibling(ctx, rest, fault) ? RUN_YIELDED : RUN_FAILED;
     else if (is(word, "fail", &rest)) {
