@@ -44,6 +44,15 @@ static bool sibling(struct context *ctx, const char *rest, struct fault *fault)
                            slice_text(v == SIBLING_STATE ? "" : json), fault);
 }
 
+static long long state_number(struct context *ctx)
+{
+    char text[32] = "0";
+    struct slice state;
+    if (context_recall(ctx, &state))
+        snprintf(text, sizeof text, "%.*s", SLICE_FMT(state));
+    return strtoll(text, NULL, 10);
+}
+
 /* RUN_DONE, RUN_FAILED, RUN_UNDECODED or RUN_YIELDED. */
 static enum run_end order(struct context *ctx, const char *word, struct strbuf *result,
                           struct fault *fault)
@@ -51,7 +60,6 @@ static enum run_end order(struct context *ctx, const char *word, struct strbuf *
     const struct recipients all = {0};
     const char *rest = "";
     char json[200];
-    struct slice state;
     bool fine = true;
     snprintf(json, sizeof json, "\"%s\"", strchr(word, ' ') ? strchr(word, ' ') + 1 : "");
     if (is(word, "say", &rest))
@@ -73,12 +81,11 @@ static enum run_end order(struct context *ctx, const char *word, struct strbuf *
         fine = context_item(ctx, slice_text(json), fault);
     else if (is(word, "purge", &rest))
         context_purge(ctx);
-    else if (is(word, "inc", &rest)) {
-        snprintf(json, sizeof json, "0");
-        if (context_recall(ctx, &state))
-            snprintf(json, sizeof json, "%.*s", SLICE_FMT(state));
-        int n = (int)strtol(json, NULL, 10);
-        snprintf(json, sizeof json, "%d", n + 1);
+    else if (is(word, "add", &rest)) {
+        snprintf(json, sizeof json, "%lld", state_number(ctx) + strtoll(rest, NULL, 10));
+        fine = context_save(ctx, slice_text(json), fault);
+    } else if (is(word, "inc", &rest)) {
+        snprintf(json, sizeof json, "%lld", state_number(ctx) + 1);
         fine = context_save(ctx, slice_text(json), fault) &&
                context_broadcast(ctx, slice_text(json), &all, fault);
         strbuf_put_text(result, json);
@@ -158,7 +165,7 @@ static const char *script_of(const struct invocation *what, char words[200])
     case PHASE_ALARM:
         return robot.on_alarm ? robot.on_alarm : "";
     case PHASE_CLOSE:
-        return "say left";
+        return robot.on_close;
     case PHASE_DECODE_ERROR:
         return robot.on_decode_error;
     case PHASE_ERROR:
@@ -242,7 +249,8 @@ struct rig_client *robot_begin(void)
                                                  .run = on_run,
                                                  .resume = on_resume,
                                                  .abandon = on_abandon};
-    robot = (struct robot){.handler = {.vtable = &vtable, .traits = HANDLER_TRAITS_DEFAULT}};
+    robot = (struct robot){.handler = {.vtable = &vtable, .traits = HANDLER_TRAITS_DEFAULT},
+                           .on_close = "say left"};
     struct shard_type types[] = {
         {.name = "events", .retention = {HOUR_MS, 10000, 16 * MIB}},
         {.name = "c", .retention = {HOUR_MS, 10000, 16 * MIB}, .handler = &robot.handler}};

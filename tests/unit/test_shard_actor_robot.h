@@ -3,6 +3,7 @@
  *
  *   say X      broadcast "X"            pub X     publish "X"          eph X   publish, ephemeral
  *   set X      state becomes X          inc       state becomes one more, and is broadcast
+ *   add N      state becomes N more
  *   att X      its connection's state   bye       closes its connection with 4001
  *   alarm MS   on_alarm in MS           purge     forgets everything
  *   sleep MS   waits, then says woke    sib V K X asks the room c:K: V is send, state or call
@@ -19,6 +20,7 @@ struct robot {
     struct handler handler;
     struct strbuf diary;
     const char *on_connect; /* what it does then; NULL: nothing */
+    const char *on_close;   /* "say left" */
     const char *on_alarm;
     const char *on_decode_error; /* NULL: it has none */
     bool handles_errors;
