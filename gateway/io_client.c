@@ -220,6 +220,14 @@ static void port_close(void *ctx, uint64_t id, unsigned code, struct slice reaso
         http_close(io, c);
 }
 
+static void port_pause(void *ctx, uint64_t id, bool paused)
+{
+    struct io *io = ctx;
+    struct client *c = client_find(io, id);
+    if (c && c->state == CLIENT_SOCKET && c->wsi && !c->doomed && !c->closing)
+        socket_pause(c, paused);
+}
+
 struct gateway_ports io_ports(struct io *io)
 {
     return (struct gateway_ports){
@@ -229,6 +237,7 @@ struct gateway_ports io_ports(struct io *io)
         .upgrade = port_upgrade,
         .write = port_write,
         .close = port_close,
+        .pause = port_pause,
     };
 }
 

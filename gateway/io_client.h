@@ -70,6 +70,7 @@ struct client {
     bool heard : 1;        /* something came since the last ping */
     bool established : 1;
     bool announced : 1;  /* gateway_established was called */
+    bool paused : 1;     /* a WebSocket that is not read: the core takes no more of it */
     uint16_t close_code; /* ours to send, then what gateway_closed will say */
     uint32_t held_bytes;
     struct heap_node timer;
@@ -185,6 +186,7 @@ void socket_adopt(struct io *io, struct client *c);
 size_t socket_write(struct io *io, struct client *c, struct buf *bytes, size_t offset, size_t size);
 void socket_close(struct io *io, struct client *c, unsigned code, struct slice reason);
 void socket_kill(struct io *io, struct client *c);
+void socket_pause(struct client *c, bool paused);
 void socket_expired(struct io *io, struct client *c);
 
 /* io_limits.c */

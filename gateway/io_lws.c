@@ -13,6 +13,9 @@
  * walk past all other connections. A peer of which nothing was heard since the last ping is dropped
  * at the next.
  *
+ * A connection that is not read answers no ping either; it is taken to be alive until it is read
+ * again. Whoever is closed or killed is read, or its end would not be noticed.
+ *
  * Known deviations from RFC 6455 of libwebsockets 4.1.6, which sees the bytes first: unmasked
  * frames of clients are accepted; a ping of more than 125 bytes ends the connection without a Close
  * frame; a Close that meets a half-written rest is not answered. A Close with one byte or with text
@@ -57,6 +60,8 @@ void socket_close(struct io *io, struct client *c, unsigned code, struct slice r
 {
     if (c->closing)
         return;
+    if (c->wsi)
+        socket_pause(c, false);
     set_reason(c, code, reason);
     if (c->state != CLIENT_SOCKET)
         return; /* said after the adoption */
@@ -64,9 +69,19 @@ void socket_close(struct io *io, struct client *c, unsigned code, struct slice r
     lws_callback_on_writable(c->wsi);
 }
 
+void socket_pause(struct client *c, bool paused)
+{
+    if (c->paused == paused)
+        return;
+    c->paused = paused;
+    c->heard = true;
+    lws_rx_flow_control(c->wsi, !paused);
+}
+
 void socket_kill(struct io *io, struct client *c)
 {
     client_drop_queue(io, c);
+    socket_pause(c, false);
     c->closing = true;
     /* The library's own way to say this waits for a timer that it re-arms only when something
      * happens on a connection: in a quiet process that is seconds later. The end of the stream is
@@ -241,6 +256,8 @@ static int on_peer_close(struct io *io, struct client *c, struct slice payload)
         return fail(io, c, 1002, "malformed close");
     if (payload.size > 2 && !utf8_valid(slice_of(payload.data + 2, payload.size - 2)))
         return fail(io, c, 1007, "reason is not UTF-8");
+    if (payload.size > 2)
+        gateway_farewell(io->gateway, client_id(c), slice_of(payload.data + 2, payload.size - 2));
     c->closing = true;
     c->close_code = (uint16_t)(payload.size < 2 ? 1005 : payload.data[0] << 8 | payload.data[1]);
     client_timer(io, c, CLOSE_TIMEOUT_MS);
@@ -338,7 +355,7 @@ void socket_adopt(struct io *io, struct client *c)
 
 void socket_expired(struct io *io, struct client *c)
 {
-    if (c->closing || c->doomed || !c->heard || !c->established) {
+    if (c->closing || c->doomed || !(c->heard || c->paused) || !c->established) {
         socket_kill(io, c);
         return;
     }
