@@ -49,6 +49,11 @@ static const struct field fields[] = {
 };
 #define FIELDS (sizeof fields / sizeof *fields)
 
+const char *lua_room_field(size_t i)
+{
+    return i < FIELDS ? fields[i].name : NULL;
+}
+
 /* ---- first line ---- */
 
 static bool name_ok(struct slice name)

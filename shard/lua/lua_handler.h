@@ -47,5 +47,7 @@ struct lua_member {
 };
 extern const struct lua_member lua_members[];
 extern const size_t lua_members_count;
+/* The fields that a room's table may have; NULL behind the last. */
+const char *lua_room_field(size_t i);
 
 #endif
