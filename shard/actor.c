@@ -201,8 +201,7 @@ bool actor_sleep(struct shard *s, struct actor *a)
 static void tell_abandoned(struct shard *s, const struct task *t, const struct fault *fault)
 {
     if (t->kind == TASK_JOIN)
-        reply_joined(s, t->actor->room, t->asker, member_session(t->connection), NULL, t->head,
-                     fault);
+        reply_joined(s, t->actor->room, t->asker, member_session(t->connection), NULL, fault);
     else if (t->kind == TASK_CALL)
         reply_result(s, t, fault, (struct slice){0}, false, false);
 }

@@ -36,6 +36,7 @@ struct connection {
     uint64_t number;     /* order of acceptance in the room */
     uint64_t counter;    /* last input that was handled */
     uint64_t durable;    /* the same as it is on disk */
+    uint64_t head;       /* the room's before its on_connect: what follows is for it */
     struct strbuf id, state, meta;
     struct strbuf tags_json;             /* ["a","b"] */
     struct slice tags[CONTEXT_TAGS_MAX]; /* unescaped, into tag_text */
@@ -66,7 +67,7 @@ struct alarm {
     uint32_t attempt;  /* failed ones so far */
     bool running;      /* on_alarm runs for it, or failed and is to run again: not what a handler
                           sees as scheduled; scheduling anew clears it */
-    bool in_run;       /* on_alarm runs for it now */
+    uint64_t run;      /* number of the on_alarm that runs for it now; 0: none */
     bool dead;         /* failed for good; kept to be seen */
     struct strbuf why; /* of the last failure */
 };
@@ -84,7 +85,7 @@ struct task {
     uint64_t waiter;               /* CALL: the run of this shard that gets it; 0: none */
     uint8_t msg_id[16];            /* CALL: zeros: none */
     struct slice chain;            /* CALL: rooms that it came through; in the packet */
-    uint64_t head;                 /* JOIN: the room's before it */
+    uint64_t alarm;                /* ALARM: alarm.run */
     bool listed;                   /* CALL: items become one array in `items` */
     struct strbuf items;
 };
@@ -223,7 +224,7 @@ void wait_answer(struct shard *s, uint64_t number, const struct fault *fault, st
 void alarm_decide(struct shard *s, struct op *op);
 void alarm_take(struct shard *s, struct actor *a);  /* it runs now, as asked: not when it is due */
 void alarm_clear(struct shard *s, struct actor *a); /* there is none any more */
-void alarm_ended(struct shard *s, struct actor *a, const struct fault *fault);
+void alarm_ended(struct shard *s, struct task *t, const struct fault *fault);
 void alarm_settle(struct shard *s, struct actor *a);
 void alarm_reload(struct shard *s, struct room *room); /* from disk, after a turn that failed */
 /* ---- call.c ---- */
@@ -239,7 +240,7 @@ void row_of_state(unsigned version, struct slice state, struct strbuf *out);
 bool row_state(struct slice value, unsigned *version, struct slice *state);
 /* ---- reply.c ---- */
 void reply_joined(struct shard *s, struct room *room, struct asker asker, struct slice session,
-                  const struct connection *c, uint64_t head, const struct fault *fault);
+                  const struct connection *c, const struct fault *fault);
 void reply_result(struct shard *s, const struct task *t, const struct fault *fault,
                   struct slice json, bool more, bool dup);
 void reply_close(struct shard *s, const struct connection *c, unsigned code, struct slice reason);

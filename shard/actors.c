@@ -212,7 +212,7 @@ static void decide_no_handler(struct shard *s, struct op *op)
     struct fault fault = {0};
     fault_set(&fault, "NoHandler", "rooms of this type have no handler");
     if (op->kind == OP_JOIN)
-        reply_joined(s, op->room, op->asker, op->join.session, NULL, op->room->head, &fault);
+        reply_joined(s, op->room, op->asker, op->join.session, NULL, &fault);
     else if (op->kind == OP_CALL)
         reply_result(s, &t, &fault, (struct slice){0}, false, false);
     else if (op->kind == OP_INPUT)

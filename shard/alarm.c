@@ -23,11 +23,12 @@ void alarm_decide(struct shard *s, struct op *op)
         return;
     }
     struct actor *a = actor_wake(s, room);
-    if (!a->alarm.set || a->alarm.dead || a->alarm.in_run || a->alarm.due_ms > s->clock_ms)
+    if (!a->alarm.set || a->alarm.dead || a->alarm.run != 0 || a->alarm.due_ms > s->clock_ms)
         return;
     struct task t = {.kind = TASK_ALARM, .actor = a, .what = {.phase = PHASE_ALARM}};
     actor_touch(s, a);
-    a->alarm.running = a->alarm.in_run = true;
+    a->alarm.running = true;
+    a->alarm.run = t.alarm = ++s->last_wait;
     segment_run(s, &t);
 }
 
@@ -46,16 +47,17 @@ static int64_t retry_ms(struct shard *s, uint32_t failures)
     return ms + (int64_t)rng_below(&s->rng, (uint64_t)ms / 4 + 1);
 }
 
-void alarm_ended(struct shard *s, struct actor *a, const struct fault *fault)
+void alarm_ended(struct shard *s, struct task *t, const struct fault *fault)
 {
+    struct actor *a = t->actor;
     struct alarm *alarm = &a->alarm;
-    if (!alarm->in_run)
+    if (alarm->run != t->alarm)
         return; /* replaced or cancelled by the run itself */
     if (!fault) {
         alarm_clear(s, a);
         return;
     }
-    alarm->in_run = false;
+    alarm->run = 0;
     alarm->attempt++;
     strbuf_reset(&alarm->why);
     strbuf_put_slice(&alarm->why, strbuf_slice(&fault->message));
@@ -81,7 +83,7 @@ void alarm_clear(struct shard *s, struct actor *a)
 
 static void arm(struct shard *s, struct room *room, const struct alarm *alarm)
 {
-    if (alarm->set && !alarm->dead && !alarm->in_run)
+    if (alarm->set && !alarm->dead && alarm->run == 0)
         heap_set(&s->alarms, &room->alarm, alarm->due_ms);
     else
         heap_remove(&s->alarms, &room->alarm);

@@ -221,14 +221,14 @@ static void decide_confirm(struct shard *s, struct op *op)
 
 static void refuse_join(struct shard *s, const struct op *op, const struct fault *fault)
 {
-    reply_joined(s, op->room, op->asker, op->join.session, NULL, op->room->head, fault);
+    reply_joined(s, op->room, op->asker, op->join.session, NULL, fault);
 }
 
 static void confirm(struct shard *s, struct connection *c, const struct op *op)
 {
     c->peer = op->asker.peer;
     c->life = op->asker.life;
-    reply_joined(s, op->room, op->asker, member_session(c), c, op->room->head, NULL);
+    reply_joined(s, op->room, op->asker, member_session(c), c, NULL);
     if (c->closing)
         reply_close(s, c, c->close_code ? c->close_code : CODE_REPLACED, (struct slice){0});
 }
@@ -354,6 +354,7 @@ static void join_new(struct shard *s, struct actor *a, struct op *op)
     struct fault fault = {0};
     struct connection *c = member_create(a, op->join.session, a->next_number);
     c->joining = true;
+    c->head = op->room->head;
     c->peer = op->asker.peer;
     c->life = op->asker.life;
     if (may_join(s, c, op, &fault)) {
@@ -364,8 +365,7 @@ static void join_new(struct shard *s, struct actor *a, struct op *op)
                          .connection = c,
                          .what = {.phase = PHASE_CONNECT},
                          .packet = op->packet,
-                         .asker = op->asker,
-                         .head = op->room->head};
+                         .asker = op->asker};
         segment_run(s, &t);
     } else {
         refuse_join(s, op, &fault);
@@ -383,7 +383,7 @@ void member_joined(struct shard *s, struct task *t, const struct fault *fault)
     c->gone = fault != NULL;
     c->closing |= c->gone;
     member_touch(c);
-    reply_joined(s, t->actor->room, t->asker, member_session(c), fault ? NULL : c, t->head, fault);
+    reply_joined(s, t->actor->room, t->asker, member_session(c), fault ? NULL : c, fault);
 }
 
 static void decide_join(struct shard *s, struct op *op)

@@ -66,7 +66,7 @@ static struct slice reply_keep(struct reply *r, struct slice text)
 }
 
 void reply_joined(struct shard *s, struct room *room, struct asker asker, struct slice session,
-                  const struct connection *c, uint64_t head, const struct fault *fault)
+                  const struct connection *c, const struct fault *fault)
 {
     struct slice tag = slice_text(fault ? fault->tag : "");
     struct slice text = fault ? fault_text(fault) : (struct slice){0};
@@ -81,7 +81,7 @@ void reply_joined(struct shard *s, struct room *room, struct asker asker, struct
     j->id = reply_keep(r, id);
     j->tags = reply_keep(r, tags);
     j->status = fault ? fault_status(fault) : 0;
-    j->head = head;
+    j->head = c && c->head < room->head ? c->head : room->head;
     j->counter = c ? c->counter : 0;
     (void)turn_reply(s, room, asker, r);
 }

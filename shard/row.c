@@ -1,9 +1,9 @@
 /* CORE. What rows of rooms with handlers look like on disk; all numbers little-endian.
  *
  *   state       u32 version, JSON
- *   connection  u64 number, u64 counter, u32 flags, u32 size of id, u32 size of tags, id, tags,
- *               state; flags: bit 0 replaced, bit 1 closing, from bit 16 on the code it was told
- *   alarm       u64 due, u32 failed attempts, u32 1: dead, text of the last failure
+ *   connection  u64 number, u64 counter, u64 head, u32 flags, u32 size of id, u32 size of tags, id,
+ * tags, state; flags: bit 0 replaced, bit 1 closing, from bit 16 on the code it was told alarm u64
+ * due, u32 failed attempts, u32 1: dead, text of the last failure
  *
  * A row is guarded by the store's checksum; what does not parse all the same is refused. */
 #include "shard/actor.h"
@@ -47,6 +47,7 @@ void row_of_connection(const struct connection *c, struct strbuf *out)
                      (uint32_t)c->close_code << CODE_SHIFT;
     put_u64(out, c->number);
     put_u64(out, c->counter);
+    put_u64(out, c->head);
     put_u32(out, flags);
     put_u32(out, (uint32_t)c->id.size);
     put_u32(out, (uint32_t)c->tags_json.size);
@@ -57,15 +58,16 @@ void row_of_connection(const struct connection *c, struct strbuf *out)
 
 bool row_connection(struct slice value, struct connection *c)
 {
-    const size_t head = 28;
+    const size_t head = 36;
     if (value.size < head)
         return false;
-    uint32_t flags = wire_get_le32(value.data + 16);
-    size_t id = wire_get_le32(value.data + 20), tags = wire_get_le32(value.data + 24);
+    uint32_t flags = wire_get_le32(value.data + 24);
+    size_t id = wire_get_le32(value.data + 28), tags = wire_get_le32(value.data + 32);
     if (value.size - head < id || value.size - head - id < tags)
         return false;
     c->number = wire_get_le64(value.data);
     c->counter = c->durable = wire_get_le64(value.data + 8);
+    c->head = wire_get_le64(value.data + 16);
     c->replaced = (flags & REPLACED) != 0;
     c->closing = (flags & CLOSING) != 0;
     c->close_code = (uint16_t)(flags >> CODE_SHIFT);

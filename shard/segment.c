@@ -148,7 +148,7 @@ static void task_ended(struct running *r, const struct fault *fault)
         member_left(r->s, t);
         break;
     case TASK_ALARM:
-        alarm_ended(r->s, t->actor, fault);
+        alarm_ended(r->s, t, fault);
         break;
     case TASK_CALL:
         call_ended(r->s, t, fault, strbuf_slice(&r->result));

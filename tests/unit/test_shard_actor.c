@@ -72,6 +72,25 @@ START_TEST(who_joined_is_told_before_what_it_is_sent)
 }
 END_TEST
 
+START_TEST(who_lost_the_answer_hears_what_on_connect_said)
+{
+    begin();
+    robot.on_connect = "say hello";
+    struct message m = {.type = MSG_JOIN, .slot = SLOT_UNKNOWN, .key = slice_text("c:1")};
+    m.join.session = slice_text("s1");
+    m.join.request = slice_text("ann");
+    (void)rig_send(g, m);
+    rig_feed(rig);
+    (void)shard_turn(rig->shard, rig->now); /* dies with the answer on the way */
+    rig_crash(rig);
+    const struct message *joined = robot_join(g, "c:1", "s1", "ann", false);
+    ck_joined(joined, 0);
+    ck_assert_uint_eq(joined->joined.head, 0);
+    ck_assert_str_eq(robot_diary(), "connect:s1");
+    robot_end();
+}
+END_TEST
+
 START_TEST(inputs_run_once_and_in_order)
 {
     begin();
@@ -357,6 +376,7 @@ int main(void)
 {
     const TTest *const tests[] = {a_connection_joins_speaks_and_leaves,
                                   who_joined_is_told_before_what_it_is_sent,
+                                  who_lost_the_answer_hears_what_on_connect_said,
                                   inputs_run_once_and_in_order,
                                   who_is_not_confirmed_after_a_restart_leaves_once,
                                   who_is_not_confirmed_after_a_lost_link_leaves_once,
