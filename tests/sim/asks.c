@@ -1,6 +1,6 @@
 /* CORE. What visitors ask and say: every route with good arguments and with every kind of bad one,
  * and frames that stoa.v1 has and has not. In texts %s is a key of the world, %g one of the guests'
- * own, whose events nobody judges, %l a text that is too long. */
+ * own, whose events nobody judges, %r a room with a handler, %l a text that is too long. */
 #include "sim.h"
 
 #define GET HTTP_M_GET
@@ -167,6 +167,28 @@ const struct ask asks[] = {
     {POST, "/close", "key=%g&code=1012", "", {{0}}},
     {POST, "/close", "", "", {{0}}},
     {HTTP_M_DELETE, "/log", "key=", "", {{0}}},
+    {GET, "/ws/made/%r", "", "", {{0}}},
+    {GET, "/ws/made/%r", "replay=all", "", {{"Origin", ORIGIN_HERE}}},
+    {GET, "/ws/made/%r", "replay=2", "", {{"User-Agent", "a"}}},
+    {GET, "/api/made/%r/events", "replay=all", "", {{0}}},
+    {POST, "/api/made/%r/wild", "", "{\"a\":1}", {{"Idempotency-Key", "one"}}},
+    {POST, "/api/made/%r/wild", "", "", {{0}}},
+    {POST, "/api/made/%r/wild", "", "no JSON", {{0}}},
+    {POST, "/api/made/%r/wild", "", "1", {{"Accept", "application/x-ndjson"}}},
+    {POST, "/api/made/%r/never", "", "1", {{0}}},
+    {POST, "/api/made/%r/send", "", "{\"made\":2}", {{"Idempotency-Key", "%g"}}},
+    {POST, "/api/made/%r/send", "", "text", {{0}}},
+    {POST, "/api/made/%r/broadcast", "", "{\"made\":3}", {{0}}},
+    {POST, "/api/made/%r/broadcast", "to=a&except=b", "{\"made\":4}", {{0}}},
+    {GET, "/api/made/%r/state", "", "", {{0}}},
+    {GET, "/api/made/%r/connections", "tag=t", "", {{0}}},
+    {GET, "/api/made/%r/connections", "", "", {{0}}},
+    {GET, "/api/made/%r/presence", "", "", {{0}}},
+    {POST, "/api/made/%r/alarm", "", "", {{0}}},
+    {GET, "/api/made/%r/log", "last=9", "", {{0}}},
+    {POST, "/api/made/%r/close", "", "", {{0}}},
+    {HTTP_M_DELETE, "/api/made/%r", "", "", {{0}}},
+    {GET, "/connections", "key=made:%r", "", {{0}}},
     {HTTP_M_DELETE, "/log", "key=%s", "", {{0}}},
     {HTTP_M_DELETE, "/log", "key=%g", "", {{"Origin", ORIGIN_HERE}}},
 };
@@ -243,6 +265,16 @@ const char *const frames[] = {
     "{\"sub\":\"k\",\"unsub\":\"k\"}",
     "{\"sub\":\"k\",\"replay\":\"x\"}",
     "{\"sub\":\"k\",\"presence\":true}",
+    "{\"sub\":\"made:%r\"}",
+    "{\"sub\":\"made:%r\",\"replay\":\"all\"}",
+    "{\"unsub\":\"made:%r\"}",
+    "{\"send\":\"made:%r\",\"event\":{\"made\":5},\"ref\":3}",
+    "{\"send\":\"made:%r\",\"event\":\"ping\"}",
+    "{\"send\":\"made:%r\"}",
+    "{\"call\":\"made:%r\",\"method\":\"wild\",\"input\":1,\"ref\":4}",
+    "{\"call\":\"made:%r\",\"method\":\"wild\",\"ref\":4,\"idempotencyKey\":\"i\"}",
+    "{\"call\":\"made:%r\",\"method\":\"never\",\"ref\":4}",
+    "{\"call\":\"made:%r\",\"method\":7,\"ref\":4}",
     "{\"sub\":\"k\",\"presence\":false,\"token\":1}"};
 const size_t frames_count = sizeof frames / sizeof *frames;
 
@@ -291,6 +323,8 @@ void ask_fill(struct world *w, struct rng *rng, const char *text, struct strbuf 
             strbuf_put_text(out, w->truth.keys[rng_below(rng, w->dice.keys)].name);
         else if (*text == 'g')
             strbuf_printf(out, "guest%u", (unsigned)rng_below(rng, GUEST_KEYS));
+        else if (*text == 'r')
+            strbuf_printf(out, "w%u", (unsigned)rng_below(rng, 4));
         else if (!fill_long(out, *text))
             strbuf_put_byte(out, (uint8_t)*text);
     }

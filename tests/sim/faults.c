@@ -2,7 +2,7 @@
  * how often, so that some runs see one kind alone and others all at once. */
 #include "sim.h"
 
-const char *fault_name(enum fault fault)
+const char *fault_name(enum trouble fault)
 {
     static const char *const names[] = {[FAULT_RESET] = "reset",
                                         [FAULT_CUT] = "cut",
@@ -229,17 +229,16 @@ static void retype(struct world *w)
             return;
     if (r->count == 0 || r->count > 4)
         r->count = r->count ? r->count / 2 : 30;
-    const struct shard_type types[TYPES_COUNT] = {
-        {.name = "events", .retention = w->dice.retention[0]},
-        {.name = "short", .retention = w->dice.retention[1]}};
+    struct shard_type types[TYPES_COUNT + 1];
+    size_t n_types = types_of(w, types);
     for (unsigned i = 0; i < w->dice.count[SHARD]; i++) {
         struct process *p = w->disks[i].process;
-        shard_retypes(p->shard, types, TYPES_COUNT);
+        shard_retypes(p->shard, types, n_types);
         process_soon(p);
     }
 }
 
-static void disk_fault(struct world *w, enum fault fault)
+static void disk_fault(struct world *w, enum trouble fault)
 {
     struct disk *d = some_disk(w);
     switch (fault) {
@@ -272,7 +271,7 @@ static void disk_fault(struct world *w, enum fault fault)
     }
 }
 
-static void process_fault(struct world *w, enum fault fault)
+static void process_fault(struct world *w, enum trouble fault)
 {
     struct process *p = victim(w);
     switch (fault) {
@@ -292,7 +291,7 @@ static void process_fault(struct world *w, enum fault fault)
     }
 }
 
-static void fault_do(struct world *w, enum fault fault)
+static void fault_do(struct world *w, enum trouble fault)
 {
     TRACE(w, "fault: %s", fault_name(fault));
     w->counters->faults[fault]++;

@@ -124,6 +124,7 @@ void guests_begin(struct world *w)
                           .write = on_line,
                           .ctx = w};
     routes_check(w);
+    made_begin(w);
     w->dice.count[INTRUDER] = odd(w, 2) > 0;
     w->dice.count[IMPOSTOR] = odd(w, 2) > 0;
 }

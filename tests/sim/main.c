@@ -95,7 +95,7 @@ static void seed_time_limit(void)
 
 /* Answers tell counts, so every run begins to count anew. */
 static void world_once(struct bench *b, uint64_t seed, bool verbose, struct counters *counters,
-                       struct run *run)
+                       struct outcome *run)
 {
     metrics_destroy(&b->metrics);
     b->metrics = metrics_create();
@@ -104,7 +104,7 @@ static void world_once(struct bench *b, uint64_t seed, bool verbose, struct coun
 
 static void seed_run(struct bench *b, struct job *job, uint64_t seed, bool verbose, bool twice)
 {
-    struct run run, again;
+    struct outcome run, again;
     job->seed = seed;
     seed_time_limit();
     world_once(b, seed, verbose, &job->counters, &run);

@@ -141,7 +141,8 @@ static unsigned shards_dialed(const struct world *w)
 
 static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
 {
-    static const struct gateway_type types[] = {{.name = "events"}, {.name = "short"}};
+    static const struct gateway_type types[] = {
+        {.name = "events"}, {.name = "short"}, {.name = "made", .has_handler = true}};
     struct world *w = p->world;
     struct gateway_ports ports = socket_ports(p);
     struct gateway_options options = {.self = self_of(p),
@@ -153,7 +154,7 @@ static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
                                       .keys_per_socket = KEYS_PER_SOCKET_MAX,
                                       .loopback = true,
                                       .types = types,
-                                      .n_types = 2,
+                                      .n_types = TYPES_COUNT + w->guests,
                                       .version = "0.1"};
     guests_gateway(p, &options);
     p->gateway = gateway_create(&options, hub_ports, &ports, guests_log(w), w->metrics);
@@ -171,19 +172,26 @@ static void router_up(struct process *p, const struct hub_ports *hub_ports)
     p->router = router_create(&options, hub_ports, guests_log(p->world), p->world->metrics);
 }
 
+size_t types_of(struct world *w, struct shard_type types[TYPES_COUNT + 1])
+{
+    types[0] = (struct shard_type){.name = "events", .retention = w->dice.retention[0]};
+    types[1] = (struct shard_type){.name = "short", .retention = w->dice.retention[1]};
+    types[2] =
+        (struct shard_type){.name = "made", .retention = w->dice.retention[1], .handler = &w->made};
+    return TYPES_COUNT + w->guests;
+}
+
 static void shard_up(struct process *p, const struct hub_ports *hub_ports)
 {
     struct world *w = p->world;
     unsigned share = SLOT_COUNT / w->dice.count[SHARD];
     bool last = p->index + 1 == w->dice.count[SHARD];
-    const struct shard_type types[TYPES_COUNT] = {
-        {.name = "events", .retention = w->dice.retention[0]},
-        {.name = "short", .retention = w->dice.retention[1]}};
+    struct shard_type types[TYPES_COUNT + 1];
     struct shard_options options = {
         .self = self_of(p),
         .slot_seed = SLOT_SEED,
         .types = types,
-        .n_types = TYPES_COUNT,
+        .n_types = types_of(w, types),
         .grant = p->disk->fresh,
         .grant_lo = (uint16_t)(p->index * share),
         .grant_hi = (uint16_t)(last ? SLOT_COUNT - 1 : (p->index + 1) * share - 1),

@@ -9,7 +9,7 @@
  *   disk.c     disks with crashes around commits      intruder.c valid messages in the wrong place
  *   socket.c   clients' connections to gateways       visitors.c requests to every route
  *   guests.c   what one seed in four has besides      asks.c     what visitors ask and say
- *   wild.c     peers that are no friends
+ *   wild.c     peers that are no friends              made.c     rooms with a handler
  *   truth.c    what is durable; own checks            final.c    the log as it is read at the end
  *
  * Time is one heap of events; whatever happens at once happens in the order of the heap, which is a
@@ -30,6 +30,7 @@
 #include "gateway/gateway.h"
 #include "history.h"
 #include "router/router.h"
+#include "shard/handler.h"
 #include "shard/shard.h"
 #include "shard/store_mem.h"
 #include "shard/vec.h"
@@ -47,13 +48,15 @@
 #define CONNS_MAX 48
 #define READERS_MAX 10
 #define POSTERS_MAX 6
-#define VISITORS_MAX 4
+#define VISITORS_MAX 6
 #define GUEST_KEYS 12 /* of the guests' own */
 #define ASK_HEADERS_MAX 2
 #define ORIGIN_ALLOWED "http://localhost:3000"
 #define PARTS_MAX 4
 #define CONFLATES 3
 #define TYPES_COUNT 2
+#define COUNTERS 2 /* rooms that count: made.c */
+#define MADE_TEXT "{\"made\":"
 #define LOST_MAX 4
 
 enum kind { SHARD, ROUTER, GATEWAY, LIBRARY, INTRUDER, IMPOSTOR, KINDS };
@@ -70,7 +73,7 @@ struct event {
 
 /* ---- what a seed draws before anything happens ---- */
 
-enum fault {
+enum trouble {
     FAULT_RESET,
     FAULT_CUT,
     FAULT_ISOLATE,
@@ -359,7 +362,10 @@ struct visitor {
     struct rng rng;
     bool talks; /* says frames, else asks */
     bool open;
-    int64_t until_ns;        /* a stream is left then */
+    int64_t until_ns; /* a stream is left then */
+    bool calls;       /* counts, again and again */
+    unsigned room;
+    uint64_t floor;
     const struct ask *asked; /* last */
 };
 
@@ -393,6 +399,9 @@ struct world {
     bool guests; /* guests.c */
     struct rng odd;
     struct log log;
+    struct handler made;
+    struct vec told[COUNTERS]; /* uint64_t: counts */
+    uint64_t highest[COUNTERS];
     struct heap events;
     struct dice dice;
     struct process processes[PROCESSES_MAX];
@@ -428,13 +437,13 @@ struct world {
 #define OWNER_OF(e, type, member) ((type *)(void *)((char *)(e)-offsetof(type, member)))
 
 /* world.c */
-struct run { /* what a run told */
+struct outcome { /* what a run told */
     bool failed;
     char why[512];
     uint64_t trace;
 };
 void world_run(uint64_t seed, bool verbose, struct history *history, struct metrics *metrics,
-               struct counters *counters, struct run *run);
+               struct counters *counters, struct outcome *run);
 void world_trace(const struct world *w, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void world_fail(struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -497,6 +506,14 @@ struct process *gateway_pick(struct world *w); /* NULL: none is up */
 struct http_request request_make(enum http_method method, const char *path, const char *query);
 void request_header(struct http_request *r, const char *name, const char *value);
 
+/* The room types, with "made" if there are guests. Returns their number. */
+size_t types_of(struct world *w, struct shard_type types[TYPES_COUNT + 1]);
+
+/* made.c */
+void made_begin(struct world *w);
+void made_end(struct world *w);
+void made_told(struct world *w, unsigned room, uint64_t floor, struct slice body);
+
 /* guests.c, asks.c */
 void guests_begin(struct world *w);
 struct log *guests_log(struct world *w);
@@ -534,7 +551,7 @@ void impostor_turn(struct process *p);
 void dice_roll(struct world *w);
 void faults_begin(struct world *w);
 void faults_heal(struct world *w);
-const char *fault_name(enum fault fault);
+const char *fault_name(enum trouble fault);
 
 /* truth.c */
 void truth_create(struct world *w);

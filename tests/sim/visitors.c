@@ -29,6 +29,8 @@ static void on_answered(struct socket *s, unsigned status, struct slice body)
     v->open = false;
     if (status < 200 || status > 504 || (status >= 300 && status < 400))
         world_fail(v->world, "a visitor is answered %u", status);
+    if (v->calls && status == 200)
+        made_told(v->world, v->room, v->floor, body);
     if (status >= 400 &&
         (!json_valid(body) || json_get(json_get(body, "error").raw, "tag").type != JSON_STRING))
         world_fail(v->world, "a refusal %u without a tag: %.*s", status, SLICE_FMT(body));
@@ -126,6 +128,17 @@ static void ask(struct visitor *v, struct process *gateway)
     texts_free(&t);
 }
 
+static void call(struct visitor *v, struct process *gateway)
+{
+    char path[32];
+    v->room = (unsigned)choose(v, COUNTERS);
+    v->floor = v->world->highest[v->room];
+    snprintf(path, sizeof path, "/api/made/c%u/count", v->room);
+    struct http_request r = request_make(HTTP_M_POST, path, "");
+    v->open = true;
+    (void)socket_request(&v->socket, gateway, &r);
+}
+
 static void talk_once(struct visitor *v)
 {
     struct strbuf text = {0};
@@ -178,9 +191,13 @@ static void visitor_act(struct event *e)
         visitor_soon(v);
     else if (v->talks)
         talk(v, gateway);
+    else if (v->calls && !v->open)
+        call(v, gateway);
     else if (!v->open)
         ask(v, gateway);
     else {
+        if (v->socket.established && choose(v, 2))
+            socket_say(&v->socket, choose(v, 4) ? MADE_TEXT "6}" : "ping");
         if (choose(v, 4) == 0) {
             v->socket.stalled = true;
             event_stop(v->world, &v->socket.read);
@@ -200,6 +217,7 @@ void visitors_add(struct world *w)
         v->socket.handler = &handler;
         v->socket.lag_ns = 2 * MS;
         v->talks = i == 0;
+        v->calls = i >= VISITORS_MAX - 2;
         rng_seed(&v->rng, w->seed ^ (UINT64_C(0x76697369746f7273) + i));
         visitor_soon(v);
     }

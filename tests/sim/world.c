@@ -103,6 +103,9 @@ static void world_free(struct world *w)
     readers_free(w);
     posters_free(w);
     visitors_free(w);
+    made_end(w);
+    for (unsigned i = 0; i < COUNTERS; i++)
+        vec_free(&w->told[i]);
     net_free(w);
     for (unsigned i = 0; i < w->dice.count[SHARD]; i++)
         disk_destroy(&w->disks[i]);
@@ -144,7 +147,7 @@ static void world_begin(struct world *w)
 }
 
 void world_run(uint64_t seed, bool verbose, struct history *history, struct metrics *metrics,
-               struct counters *counters, struct run *run)
+               struct counters *counters, struct outcome *run)
 {
     struct world *w = mem_zalloc(sizeof *w);
     *w = (struct world){.seed = seed,
