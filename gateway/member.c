@@ -433,7 +433,7 @@ void member_turn(struct gateway *g)
         struct member *mb = LIST_ENTRY(due.next, struct member, ending);
         struct subscription *sub = mb->sub;
         list_remove(&mb->ending);
-        if (sub->state != SUBS_LIVE) {
+        if (sub->state != SUBS_LIVE || sub->room->repair) {
             list_push_back(&g->endings, &mb->ending);
             continue;
         }

@@ -27,6 +27,7 @@ static struct door {
     const char *hello; /* what on_connect sends to its own connection */
     bool closes;       /* and then ends it */
     bool gone;         /* knows no session any more */
+    bool let_in;       /* knows the session: it was let in at the room's beginning */
     uint64_t counter;  /* of JOINED for `again` */
 } door;
 
@@ -93,10 +94,10 @@ static void joined_say(uint64_t cid, const char *key, const char *session, bool 
     m.joined.id = slice_text(door.id ? door.id : "anon");
     m.joined.tags = slice_text(door.tags ? door.tags : "");
     m.joined.room_epoch = HISTORY;
-    m.joined.head = room_count(key);
+    m.joined.head = door.let_in ? 0 : room_count(key);
     m.joined.counter = again ? door.counter : 0;
     say_to(MSG_JOINED, key, &m);
-    if (again || door.status)
+    if (again || door.status || door.let_in)
         return;
     if (door.hello)
         room_say(key, door.hello, EVENT_TRANSIENT, only_to(session));
@@ -257,6 +258,28 @@ START_TEST(test_late_upgrade)
     room_say("chat:r", "\"live\"", EVENT_TRANSIENT, slice_text(""));
     settle();
     ck_assert_str_eq(frame(&clients[1]), "\"live\"");
+}
+END_TEST
+
+/* The shard let it in and died before anybody heard of it. */
+START_TEST(test_answer_lost)
+{
+    door.mute = true;
+    struct client *c = upgrade(1, "/ws/chat/r", NULL);
+    char session[64];
+    memcpy(session, last_session, sizeof session);
+    shard_down();
+    room_reborn("chat:r", HISTORY);
+    room_say("chat:r", "\"welcome\"", EVENT_TRANSIENT, only_to(session));
+    room_say("chat:r", "\"all\"", EVENT_TRANSIENT, slice_text(""));
+    door = (struct door){.let_in = true};
+    shard_up(true);
+    ck_assert_uint_eq(n_seen, 2);
+    ck_assert_uint_eq(seen[1].number, 0);
+    ck_assert_str_eq(seen[1].session, session);
+    ck_assert_str_eq(seen[1].text, seen[0].text);
+    ck_assert_str_eq(frame(c), "\"welcome\"");
+    ck_assert_str_eq(frame(c), "\"all\"");
 }
 END_TEST
 
@@ -746,6 +769,7 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, world_teardown);
     tcase_add_test(tc, test_join);
     tcase_add_test(tc, test_late_upgrade);
+    tcase_add_test(tc, test_answer_lost);
     tcase_add_test(tc, test_refused);
     tcase_add_test(tc, test_no_answer);
     tcase_add_test(tc, test_shard_cannot);
