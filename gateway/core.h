@@ -191,6 +191,8 @@ struct member {
     struct position head;  /* items behind it are for this connection */
     struct strbuf names;   /* what id and tags point into */
     struct slice id, tags[MEMBER_TAGS_MAX];
+    struct strbuf autos; /* auto_request, auto_response */
+    size_t auto_request_size;
     uint8_t n_tags;
     bool announced; /* the shard may know it: it must hear of its end */
     bool joined;    /* was let in */
@@ -513,6 +515,8 @@ void member_settled(struct gateway *g, struct member *mb); /* its room is */
 void member_unown(struct gateway *g, struct member *mb);   /* its room has no shard */
 /* Whether items behind this position are for it even if they come from the log. */
 bool member_owed(const struct member *mb, struct position after);
+/* Whether the gateway answers this text itself, and with what. */
+bool member_answers(const struct member *mb, struct slice frame, struct slice *response);
 /* A frame for the room. NULL: it will be acknowledged, else tag and message. */
 const char *member_input(struct gateway *g, struct member *mb, struct slice frame, uint32_t flags,
                          struct slice ref, const char **message);

@@ -99,6 +99,7 @@ static void member_free(struct gateway *g, struct member *mb, const char *tag, c
     mb->sub->room->n_members--;
     strbuf_free(&mb->request);
     strbuf_free(&mb->names);
+    strbuf_free(&mb->autos);
     mem_free(mb->close_reason);
     mem_free(mb);
 }
@@ -293,6 +294,23 @@ static void names_read(struct member *mb, const struct msg_joined *j)
         mb->tags[i] = name_take(mb, at, sizes[i]);
 }
 
+static void autos_read(struct member *mb, const struct msg_joined *j)
+{
+    strbuf_reset(&mb->autos);
+    strbuf_put_slice(&mb->autos, j->auto_request);
+    strbuf_put_slice(&mb->autos, j->auto_response);
+    mb->auto_request_size = j->auto_request.size;
+}
+
+bool member_answers(const struct member *mb, struct slice frame, struct slice *response)
+{
+    size_t at = mb->auto_request_size;
+    if (at == 0 || !slice_equal(frame, slice_of(mb->autos.data, at)))
+        return false;
+    *response = slice_of(mb->autos.data + at, mb->autos.size - at);
+    return true;
+}
+
 static void let_in(struct member *mb, const struct msg_joined *j)
 {
     struct subscription *sub = mb->sub;
@@ -323,6 +341,7 @@ void member_on_joined(struct gateway *g, struct call *call, const struct message
     }
     if (!mb->joined)
         let_in(mb, j);
+    autos_read(mb, j); /* anew each time: the handler may be another */
     mb->confirmed = true;
     inputs_acked(g, mb, j->counter);
     inputs_send(g, mb);

@@ -5,6 +5,9 @@
 #include "shard/plugin_internal.h"
 
 #include "common/json.h"
+#include "common/utf8.h"
+
+#define AUTO_TEXT_MAX_BYTES 2048
 
 static struct plugin *plugin_of(struct handler *h)
 {
@@ -366,6 +369,12 @@ static bool on_duplicate_of(const char *name, enum on_duplicate *out)
     return false;
 }
 
+static bool auto_text_fits(const char *text)
+{
+    size_t size = strlen(text);
+    return size > 0 && size <= AUTO_TEXT_MAX_BYTES && utf8_valid(slice_text(text));
+}
+
 /* NULL, or what is wrong with them. */
 static const char *traits_take(struct handler_traits *t, const stoa_room_traits *said)
 {
@@ -381,6 +390,9 @@ static const char *traits_take(struct handler_traits *t, const stoa_room_traits 
         return "alarm_retries is at most 100";
     if (!said->auto_request != !said->auto_response)
         return "auto_request and auto_response belong together";
+    if (said->auto_request &&
+        (!auto_text_fits(said->auto_request) || !auto_text_fits(said->auto_response)))
+        return "auto_request and auto_response are texts of 1 to 2048 bytes";
     if (said->max_connections)
         t->max_connections = said->max_connections;
     if (said->max_connection_state)

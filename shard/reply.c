@@ -83,6 +83,11 @@ void reply_joined(struct shard *s, struct room *room, struct asker asker, struct
     j->status = fault ? fault_status(fault) : 0;
     j->head = c && c->head < room->head ? c->head : room->head;
     j->counter = c ? c->counter : 0;
+    if (c) { /* the handler outlives the turn */
+        const struct handler_traits *traits = &c->actor->handler->traits;
+        j->auto_request = strbuf_slice(&traits->auto_request);
+        j->auto_response = strbuf_slice(&traits->auto_response);
+    }
     (void)turn_reply(s, room, asker, r);
 }
 
