@@ -426,6 +426,8 @@ void room_retry(struct gateway *g, struct room *room);
 void room_on_suback(struct gateway *g, uint32_t peer, const struct message *m);
 void room_on_deliver(struct gateway *g, uint32_t peer, const struct message *m, struct buf *packet);
 void room_on_resync(struct gateway *g, uint32_t peer, const struct message *m);
+/* Ends everybody's subscription of the room. */
+void room_end(struct gateway *g, struct room *room, unsigned code, struct slice reason);
 void room_on_close(struct gateway *g, uint32_t peer, const struct message *m);
 bool room_on_nack(struct gateway *g, uint32_t peer, const struct message *m);
 void room_on_page(struct gateway *g, struct room *room, const struct message *m,

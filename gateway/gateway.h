@@ -112,6 +112,11 @@ bool gateway_ready(const struct gateway *g, const char **why); /* a router answe
 /* SIGTERM: refuse upgrades, close sockets with 1012 spread over `spread_ms`, finish publishes. */
 void gateway_drain(struct gateway *g, struct tick now, int64_t spread_ms);
 bool gateway_drained_all(const struct gateway *g); /* nothing left that a drain waits for */
+/* After a reload: the types that there are, borrowed as in the options. Sockets of rooms that run
+ * code now and did not before, or the other way round, are closed with 1012: they come back by the
+ * rules that hold now. The old types must still be there. */
+void gateway_retypes(struct gateway *g, const struct gateway_type *types, size_t n_types,
+                     struct tick now);
 /* After a reload: origins and limits. Borrowed until the next call or gateway_destroy. */
 void gateway_reorigins(struct gateway *g, const char *const *origins);
 void gateway_validate(const struct gateway *g); /* asserts invariants; tests and simulator */

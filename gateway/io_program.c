@@ -38,12 +38,27 @@ static void set_log(struct program *p)
     p->log = launch_log(p->name, p->config.log.format, p->config.log.level);
 }
 
+static const struct gateway_type *read_types(struct program *p, const struct config *c)
+{
+    p->types_at = 1 - p->types_at;
+    struct gateway_type *types = p->types[p->types_at];
+    for (size_t i = 0; i < c->n_types; i++) {
+        const struct config_list *headers = &c->types[i].headers;
+        types[i] = (struct gateway_type){
+            .name = c->types[i].name,
+            .has_handler = config_type_has_handler(&c->types[i]),
+            .headers = headers->count ? (const char *const *)headers->at : NULL};
+    }
+    return types;
+}
+
 void program_reload(struct program *p, struct config *fresh)
 {
     struct config before = p->reloaded;
     bool had = p->is_reloaded;
     p->reloaded = *fresh;
     p->is_reloaded = true;
+    gateway_retypes(p->gateway, read_types(p, &p->reloaded), p->reloaded.n_types, clock_now());
     gateway_reorigins(p->gateway, origins(&p->reloaded));
     io_relimit(p->io, &p->reloaded);
     if (had)
@@ -120,21 +135,9 @@ static bool is_ready(void *ctx, struct strbuf *why)
     return ready;
 }
 
-static void read_types(struct program *p, const struct config *c)
-{
-    for (size_t i = 0; i < c->n_types; i++) {
-        const struct config_list *headers = &c->types[i].headers;
-        p->types[i] = (struct gateway_type){
-            .name = c->types[i].name,
-            .has_handler = config_type_has_handler(&c->types[i]),
-            .headers = headers->count ? (const char *const *)headers->at : NULL};
-    }
-}
-
 static void create_gateway(struct program *p)
 {
     struct config *c = &p->config;
-    read_types(p, c);
     size_t n_routers = c->cluster.routers.count;
     for (size_t i = 0; i < n_routers; i++)
         p->endpoints[i] = c->cluster.routers.at[i];
@@ -155,7 +158,7 @@ static void create_gateway(struct program *p)
         .keys_per_socket = (unsigned)c->gateway.limits.keys_per_socket,
         .loopback = io_is_loopback(c->gateway.listen),
         .origins = origins(c),
-        .types = p->types,
+        .types = read_types(p, c),
         .n_types = c->n_types,
         .routes = p->routes,
         .n_routes = c->n_routes,

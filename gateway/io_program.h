@@ -16,7 +16,8 @@ struct program {
     struct config config;           /* of the start; parts keep pointers into it */
     struct config reloaded;         /* origins, limits and log once `is_reloaded` */
     bool is_reloaded;
-    struct gateway_type types[CONFIG_TYPES_MAX];
+    struct gateway_type types[2][CONFIG_TYPES_MAX]; /* in force, and of the last reload, in turn */
+    unsigned types_at;
     struct gateway_route routes[CONFIG_LIST_MAX];
     const char *endpoints[2 * CONFIG_LIST_MAX]; /* as dialed: routers, then shards */
     struct log log;

@@ -324,6 +324,17 @@ void room_on_resync(struct gateway *g, uint32_t peer, const struct message *m)
     }
 }
 
+void room_end(struct gateway *g, struct room *room, unsigned code, struct slice reason)
+{
+    if (room->n_events > 0)
+        fanout_flush(g, room);
+    LIST_EACH(cursor, after, &room->subs)
+    {
+        struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
+        sub->session->dialect->end(g, sub, code, reason);
+    }
+}
+
 void room_on_close(struct gateway *g, uint32_t peer, const struct message *m)
 {
     struct room *room = room_find(g, m->key);
@@ -333,14 +344,9 @@ void room_on_close(struct gateway *g, uint32_t peer, const struct message *m)
     }
     if (!room || room->owner != peer)
         return;
-    unsigned code = m->close.code >= 1000 && m->close.code <= 4999 ? (unsigned)m->close.code : 1000;
-    if (room->n_events > 0)
-        fanout_flush(g, room);
-    LIST_EACH(cursor, after, &room->subs)
-    {
-        struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
-        sub->session->dialect->end(g, sub, code, m->close.reason);
-    }
+    room_end(g, room,
+             m->close.code >= 1000 && m->close.code <= 4999 ? (unsigned)m->close.code : 1000,
+             m->close.reason);
 }
 
 void room_init_timers(struct gateway *g)

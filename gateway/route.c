@@ -224,23 +224,44 @@ struct slice key_type(struct slice key)
     return colon ? slice_of(key.data, (size_t)(colon - key.data)) : slice_text("events");
 }
 
-static const struct gateway_type *type_find(const struct gateway *g, struct slice type)
+static const struct gateway_type *type_find(const struct gateway_options *o, struct slice type)
 {
-    for (size_t i = 0; i < g->options.n_types; i++)
-        if (slice_is(type, g->options.types[i].name))
-            return &g->options.types[i];
+    for (size_t i = 0; i < o->n_types; i++)
+        if (slice_is(type, o->types[i].name))
+            return &o->types[i];
     return NULL;
 }
 
 bool type_declared(const struct gateway *g, struct slice type)
 {
-    return type_find(g, type) != NULL;
+    return type_find(&g->options, type) != NULL;
+}
+
+static const struct gateway_type *handler_find(const struct gateway_options *o, struct slice key)
+{
+    const struct gateway_type *type = type_find(o, key_type(key));
+    return type && type->has_handler ? type : NULL;
 }
 
 const struct gateway_type *type_with_handler(const struct gateway *g, struct slice key)
 {
-    const struct gateway_type *type = type_find(g, key_type(key));
-    return type && type->has_handler ? type : NULL;
+    return handler_find(&g->options, key);
+}
+
+void gateway_retypes(struct gateway *g, const struct gateway_type *types, size_t n_types,
+                     struct tick now)
+{
+    const struct gateway_options before = g->options;
+    g->now = now;
+    g->options.types = types;
+    g->options.n_types = n_types;
+    LIST_EACH(cursor, after, &g->rooms_all)
+    {
+        struct room *room = LIST_ENTRY(cursor, struct room, all);
+        bool had = handler_find(&before, room_key(room)) != NULL;
+        if (had != (type_with_handler(g, room_key(room)) != NULL))
+            room_end(g, room, 1012, slice_text("the rules of this room have changed"));
+    }
 }
 
 /* Whether the key is of a declared type other than `events`. */

@@ -381,6 +381,31 @@ START_TEST(test_v1_frames)
 }
 END_TEST
 
+START_TEST(test_types_after_a_reload)
+{
+    static const struct gateway_type after[] = {{.name = "events"},
+                                                {.name = "few", .has_handler = true}};
+    struct client *few = open_raw(1, "/ws/few/1");
+    struct client *other = open_raw(2, "/ws/other/1");
+    struct client *v1 = open_v1(3);
+    say(3, "{\"sub\":\"few:1\"}");
+    ck_assert_ptr_nonnull(strstr(frame(v1), "\"status\":\"live\""));
+    ASSERT_ERROR(ask(4, "POST /api/few/1/say", NULL, "1"), 409, "NoHandler");
+    gateway_retypes(gateway, after, 2, now);
+    settle();
+    ck_assert(few->closed);
+    ck_assert_uint_eq(few->code, 1012);
+    ck_assert_ptr_nonnull(strstr(frame(v1), "{\"unsub\":\"few:1\",\"code\":1012"));
+    ck_assert(!v1->closed && !other->closed);
+    hang_up(1, 1012);
+    returns("7");
+    ck_assert_str_eq(ask(5, "POST /api/few/1/say", NULL, "1")->body, "7");
+    ASSERT_ERROR(ask(6, "POST /api/chat/1/say", NULL, "1"), 404, "NoSuchType");
+    room_publish("other:1", "1");
+    ck_assert_str_eq(frame(other), "1");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("gateway calls");
@@ -399,6 +424,7 @@ int main(void)
     tcase_add_test(c, test_no_owner);
     tcase_add_test(c, test_client_goes_first);
     tcase_add_test(c, test_v1_frames);
+    tcase_add_test(c, test_types_after_a_reload);
     suite_add_tcase(suite, c);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
