@@ -12,7 +12,7 @@ import time
 
 from cluster import Cluster, wait_until
 from test_surface_cli import Stoa
-from wire import WebSocket, http_request
+from wire import Closed, Refused, WebSocket, http_request
 
 CHAT = pathlib.Path(__file__).resolve().parents[2] / "examples" / "chat" / "chat.lua"
 TYPES = f"types: {{ chat: {{ handler: {CHAT} }} }}\n"
@@ -358,6 +358,33 @@ def test_broken_code(bin_dir):
         reload("shard.reload ")
         talk(ann, "five")
         message(ann, "five", "ann")
+
+
+def test_types_of_a_reload(bin_dir):
+    """A type that a reload brings, and one that gets code by it: shard and gateway follow, sockets of the old rules come anew."""
+    with Cluster(bin_dir, extra=TYPES) as c:
+        chat = Chat(c)
+        ann, bob = chat.join("r", "ann"), WebSocket(c.base, "/ws/later/1?userId=bob")
+        text = c.config.read_text()
+        c.config.write_text(text.replace("} }\n", f"}}, later: {{ handler: {CHAT}, max_connections: 1 }} }}\n"))
+        for process in (c.shards[0], c.gateways[0]):
+            process.child.send_signal(signal.SIGHUP)
+            wait_until("reloaded", lambda: ".reload " in process.log_path.read_text())
+        try:
+            bob.recv()
+            raise AssertionError("a frame of a room that has other rules now")
+        except Closed as end:
+            assert end.code == 1012, end
+        bob = WebSocket(c.base, "/ws/later/1?userId=bob")
+        talk(bob, "here")
+        message(bob, "here", "bob")
+        try:
+            WebSocket(c.base, "/ws/later/1?userId=eve")
+            raise AssertionError("let in beyond max_connections")
+        except Refused as no:
+            assert no.status == 409 and b"RoomFull" in no.body, (no.status, no.body)
+        talk(ann, "there")
+        message(ann, "there", "ann")
 
 
 def test_check(bin_dir):
