@@ -212,6 +212,7 @@ void segment_run(struct shard *s, struct task *t); /* a task's first segment */
 void segment_resume(struct shard *s, struct task *t, struct run *run, const struct wake *wake);
 /* ---- apply.c ---- */
 void segment_apply(struct shard *s, struct task *t, struct segment *g);
+void actor_purge(struct shard *s, struct actor *a); /* state, alarm, retained log */
 /* ---- wait.c ---- */
 void wait_start(struct shard *s, struct task *t, struct segment *g, struct run *run);
 void wait_is_due(struct shard *s, struct waiting *w);

@@ -98,8 +98,9 @@ static void apply_outputs(struct shard *s, struct actor *a, struct segment *g)
     g->bytes = (struct strbuf){0};
 }
 
-static void apply_purge(struct shard *s, struct actor *a)
+void actor_purge(struct shard *s, struct actor *a)
 {
+    actor_touch(s, a);
     strbuf_reset(&a->state);
     a->has_state = false;
     a->state_dirty = true;
@@ -120,5 +121,5 @@ void segment_apply(struct shard *s, struct task *t, struct segment *g)
     apply_closes(s, g);
     apply_outputs(s, a, g);
     if (g->purge)
-        apply_purge(s, a);
+        actor_purge(s, a);
 }

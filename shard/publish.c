@@ -6,7 +6,7 @@
  * true only if this transaction commits must not be told before. The order of questions:
  *   owned?  ephemeral?  known id -> duplicate   first sent before what ids are remembered -> STALE
  *   not the publisher's next -> ORDER   no space -> DISK   else append */
-#include "shard/state.h"
+#include "shard/actor.h"
 
 #include "common/json.h"
 #include "common/mutant.h"
@@ -350,7 +350,10 @@ void publish_purge(struct shard *s, struct room *room)
 static void decide_purge(struct shard *s, struct op *op)
 {
     struct room *room = op->room;
-    publish_purge(s, room);
+    if (room->actor || (room->rows > 0 && room_handler(s, room)))
+        actor_purge(s, actor_wake(s, room));
+    else
+        publish_purge(s, room);
     answer_pack(s, op, room->epoch, room->head, 0, false);
 }
 
