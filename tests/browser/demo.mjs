@@ -3,30 +3,14 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { chromium } from "playwright-core";
+import { bin, free_port, launch, root } from "./lib.mjs";
 
-const root = path.resolve(import.meta.dirname, "../..");
-const bin = path.resolve(process.argv.includes("--bin") ? process.argv[process.argv.indexOf("--bin") + 1] : path.join(root, "build/bin"));
 const shots = process.env.STOA_SCREENSHOTS;
 const data = mkdtempSync(path.join(tmpdir(), "stoa-demo-"));
 let passed = 0;
 const ok = (name) => { passed++; console.log(`ok   ${name}`); };
-// Below the range of ports that outgoing connections get; the name keeps it from other tests until this one ends.
-const listening = (where) => new Promise((resolve) => {
-  const server = createServer().once("error", () => resolve(null)).listen(where, () => resolve(server.unref()));
-});
-const free_port = async () => {
-  for (;;) {
-    const port = 12768 + Math.floor(Math.random() * 20000);
-    if (!await listening({ path: `\0stoa-test-port-${port}` })) continue;
-    const server = await listening({ port, host: "127.0.0.1" });
-    if (server) return new Promise((resolve) => { server.close(() => resolve(port)); });
-  }
-};
-
 const gateway = await free_port(), service = await free_port();
 const page_url = `http://127.0.0.1:${gateway}/?upload=${encodeURIComponent(`http://127.0.0.1:${service}`)}`;
 const up = spawnSync(path.join(bin, "stoa"), ["up", "-d", "--data", data, "--listen", `127.0.0.1:${gateway}`,
@@ -35,9 +19,7 @@ const up = spawnSync(path.join(bin, "stoa"), ["up", "-d", "--data", data, "--lis
 assert.equal(up.status, 0, up.stderr + up.stdout);
 let browser;
 try {
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync"] });
+  browser = await launch();
   const context = await browser.newContext({ viewport: { width: 900, height: 700 } });
   const open = async () => {
     const page = await context.newPage();
