@@ -11,7 +11,7 @@ import threading
 import time
 
 from cluster import Cluster, wait_until
-from test_surface_cli import Stoa
+from test_surface_cli import Stoa, stoa_of
 from wire import Closed, Refused, WebSocket, http_request
 
 CHAT = pathlib.Path(__file__).resolve().parents[2] / "examples" / "chat" / "chat.lua"
@@ -311,6 +311,41 @@ def test_chat_idempotent(bin_dir):
         chat.say("i", "twice")
         message(ann, "twice", "system")
         assert chat.get("i/state")["messageCount"] == 2
+
+
+def test_managed(bin_dir):
+    """Broadcast, close, purge and the command, as an operator has them."""
+    with Cluster(bin_dir, extra=TYPES, gateways=2) as c:
+        chat, stoa = Chat(c), stoa_of(c)
+        ann, bob = chat.join("m", "ann"), chat.join("m", "bob", gateway=1)
+        tagged(ann, "UserJoined", "bob")
+        assert chat.ask("POST", "m/broadcast", {"any": [1]})[::2] == (200, {"ok": True})
+        assert ann.recv_json() == bob.recv_json() == {"any": [1]}
+        assert stoa.out("room", "call", "chat:m", "say", '{"text":"hi"}') == '{"status":"ok"}\n'
+        message(ann, "hi", "system")
+        message(bob, "hi", "system")
+        assert json.loads(stoa.out("room", "state", "chat:m"))["messageCount"] == 1
+        assert stoa.out("room", "connections", "-t", "user:bob", "chat:m").startswith('bob\t["user:bob"]\t{')
+        assert "NoSuchMethod" in stoa("room", "call", "chat:m", "nothing", status=1).stderr
+        assert chat.get("m/log?after=0")["events"] == []  # what was broadcast is not kept
+        assert chat.ask("DELETE", "m")[0] == 200
+        assert chat.get("m/state") is None and chat.ids("m") == ["ann", "bob"]  # sockets stay
+        talk(ann, "afterwards")
+        message(ann, "afterwards", "ann")
+        message(bob, "afterwards", "ann")
+        assert chat.get("m/state") is None  # nobody has joined anew
+        assert chat.ask("POST", "m/close?code=4001")[0] == 200
+        for one in (ann, bob):
+            try:
+                while True:
+                    assert one.recv_json()["_tag"] == "UserLeft"
+            except Closed as end:
+                assert end.code == 4001, end
+        wait_until("nobody is there", lambda: chat.ids("m") == [])
+        eve = chat.join("m", "eve")
+        talk(eve, "anew")
+        message(eve, "anew", "eve")
+        assert chat.get("m/state")["messageCount"] == 1
 
 
 def test_broken_code(bin_dir):
