@@ -313,6 +313,46 @@ def test_chat_idempotent(bin_dir):
         assert chat.get("i/state")["messageCount"] == 2
 
 
+def test_counted_once(bin_dir):
+    """A shard that is killed again and again under callers who retry with the same key until they are answered: each is counted once."""
+    with Cluster(bin_dir, extra=TYPES) as c:
+        chat = Chat(c)
+        ann = chat.join("n", "ann")
+        problems, done = [], threading.Event()
+
+        def caller(name):
+            n = 0
+            while n < 40 or not done.is_set():
+                end = time.monotonic() + 60
+                while True:
+                    status, _, value = chat.ask("POST", "n/say", {"text": f"{name}:{n}"}, {"Idempotency-Key": f"{name}:{n}"})
+                    if status == 200:
+                        break
+                    if status not in (503, 504) or time.monotonic() > end:
+                        problems.append((name, n, status, value))
+                        return
+                n += 1
+            counts[name] = n
+        counts = {}
+        threads = [threading.Thread(target=caller, args=(f"t{i}",)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(15):
+            wait_until("somebody is answered", lambda: c.shards[0].metric("stoa_commit_seconds_count") > 3)
+            c.shards[0].kill()
+            c.shards[0].start().ready()
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert not problems, problems[:3]
+        total = sum(counts.values())
+        assert chat.get("n/state")["messageCount"] == total, (chat.get("n/state"), counts)
+        heard = [ann.recv_json(timeout=60)["text"] for _ in range(total)]
+        assert sorted(heard) == sorted(f"{name}:{n}" for name, most in counts.items() for n in range(most))
+        talk(ann, "last")
+        message(ann, "last", "ann")
+
+
 def test_managed(bin_dir):
     """Broadcast, close, purge and the command, as an operator has them."""
     with Cluster(bin_dir, extra=TYPES, gateways=2) as c:
