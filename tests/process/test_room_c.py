@@ -2,6 +2,7 @@
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import threading
 
@@ -123,6 +124,25 @@ def test_counter_shard_killed(bin_dir):
         ann.close()
 
 
+def test_crash(bin_dir):
+    """A room that crashes takes its shard's process and nothing else: sockets stay, what was answered is there."""
+    with Cluster(bin_dir, extra=types(library(bin_dir, "crash"))) as c:
+        ann, bob = (WebSocket(c.base, "/ws/counter/c") for _ in range(2))
+        ann.send_json({"n": 1})
+        assert ann.recv_json() == bob.recv_json() == {"n": 1}
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(ask(c, "c/crash")))
+        thread.start()
+        assert c.shards[0].child.wait(timeout=60) == -signal.SIGABRT
+        ann.send_json({"n": 2})  # while nobody is there
+        c.shards[0].start().ready()
+        assert ann.recv_json() == bob.recv_json() == {"n": 2}
+        assert call(c, "c/state", method="GET") == {"n": 2}
+        thread.join()
+        assert answers == [(200, "survived")], answers  # asked again, as nothing of the first time is there
+        assert ann.close() == bob.close() == 1000
+
+
 def test_refused_libraries(bin_dir):
     """What is no room is refused at start: one line with the file and the reason."""
     with Cluster(bin_dir) as c:
@@ -159,7 +179,7 @@ def test_library_replaced(bin_dir):
         ann, _ = join(c, "r", "ann")
         assert call(c, "r/add", {"by": 3}) == 3 and ann.recv_json() == {"count": 3}
         c.config.write_text(plain + types(second))
-        c.shards[0].child.send_signal(1)
+        c.shards[0].child.send_signal(signal.SIGHUP)
         mapped = f"/proc/{c.shards[0].child.pid}/maps"
         wait_until("the new library", lambda: "two.so" in pathlib.Path(mapped).read_text())
         ann.send_json({"add": 4})
