@@ -95,6 +95,13 @@ static void claim_slot(struct slots *s, struct claimant *c, uint64_t slot, uint6
     }
 }
 
+static void claim_all(struct slots *s, struct claimant *c)
+{
+    for (size_t i = 0; i < c->n_ranges; i++)
+        for (uint64_t slot = c->ranges[i].lo; slot <= c->ranges[i].hi; slot++)
+            claim_slot(s, c, slot, c->ranges[i].epoch);
+}
+
 static void rebuild(struct slots *s)
 {
     memset(s->winner, 0, sizeof s->winner);
@@ -105,9 +112,7 @@ static void rebuild(struct slots *s)
     {
         struct claimant *c = LIST_ENTRY(cursor, struct claimant, all);
         c->owned = 0;
-        for (size_t i = 0; i < c->n_ranges; i++)
-            for (uint64_t slot = c->ranges[i].lo; slot <= c->ranges[i].hi; slot++)
-                claim_slot(s, c, slot, c->ranges[i].epoch);
+        claim_all(s, c);
     }
     for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {
         struct claimant *c = s->winner[slot];
@@ -117,6 +122,21 @@ static void rebuild(struct slots *s)
             s->routable += c->up;
         }
     }
+}
+
+/* The claim of somebody who had none: what others have stays, if they want other slots. */
+static void extend(struct slots *s, struct claimant *c)
+{
+    if (!s->rivals)
+        claim_all(s, c);
+    if (s->rivals) {
+        rebuild(s);
+        return;
+    }
+    for (size_t i = 0; i < c->n_ranges; i++)
+        for (uint64_t slot = c->ranges[i].lo; slot <= c->ranges[i].hi; slot++)
+            c->owned += s->winner[slot] == c;
+    s->routable += c->owned;
 }
 
 static bool ranges_valid(const struct slot_range *ranges, size_t count)
@@ -153,6 +173,7 @@ void slots_claim(struct slots *s, uint32_t peer, const uint8_t node[16], uint64_
         c->up = true;
         return;
     }
+    bool fresh = c->n_ranges == 0;
     mem_free(c->ranges);
     c->ranges = count ? mem_dup(ranges, count * sizeof *ranges) : NULL;
     c->n_ranges = count;
@@ -160,7 +181,10 @@ void slots_claim(struct slots *s, uint32_t peer, const uint8_t node[16], uint64_
     c->boot = boot;
     c->up = true;
     unsigned contested_before = s->n_contested;
-    rebuild(s);
+    if (fresh)
+        extend(s, c);
+    else
+        rebuild(s);
     if (s->n_contested > contested_before)
         LOG(log, LOG_ERROR, "slots.contested", LOG_U64("peer", peer),
             LOG_U64("slots", s->n_contested));

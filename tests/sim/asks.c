@@ -169,7 +169,13 @@ const struct ask asks[] = {
     {HTTP_M_DELETE, "/log", "key=", "", {{0}}},
     {GET, "/ws/made/%r", "", "", {{0}}},
     {GET, "/ws/made/%r", "replay=all", "", {{"Origin", ORIGIN_HERE}}},
-    {GET, "/ws/made/%r", "replay=2", "", {{"User-Agent", "a"}}},
+    {GET, "/ws/made/%r", "replay=2", "", {{"User-Agent", "a"}, {"X-Team", "\"b\\"}}},
+    {GET, "/ws/made/%r", "a=1&b&a=2&=x&&c=%%C3%%A9+d", "", {{"X-Team", "t"}, {"x-team", "u"}}},
+    {GET, "/ws/made/%r", "a=%%ff", "", {{0}}},
+    {GET, "/ws/made/%r", "%%ff=a", "", {{0}}},
+    {GET, "/ws/made/%r", "%Q", "", {{0}}},
+    {GET, "/ws/made/%r", "stoa_state=%%7B%%7D&state=1", "", {{"X-Team", "\xff"}}},
+    {GET, "/ws/made/%r", "%l%l%l%l%l%l%l%l", "", {{"X-Team", "%K"}}},
     {GET, "/api/made/%r/events", "replay=all", "", {{0}}},
     {POST, "/api/made/%r/wild", "", "{\"a\":1}", {{"Idempotency-Key", "one"}}},
     {POST, "/api/made/%r/wild", "", "", {{0}}},
@@ -278,13 +284,18 @@ const char *const frames[] = {
     "{\"sub\":\"k\",\"presence\":false,\"token\":1}"};
 const size_t frames_count = sizeof frames / sizeof *frames;
 
-/* %l: 64 bytes; %K: a ping too long; %L: a payload too large; %N: a batch of too many events, %M:
- * of too many bytes. Elsewhere % is a percent sign where it stands twice. */
+/* %l: 64 bytes; %K: a ping too long; %Q: too many parameters; %L: a payload too large; %N: a batch
+ * of too many events, %M: of too many bytes. Elsewhere % is a percent sign where it stands twice.
+ */
 static bool fill_long(struct strbuf *out, char what)
 {
     switch (what) {
     case 'l':
         strbuf_put_text(out, TEXT_64);
+        return true;
+    case 'Q':
+        for (unsigned i = 0; i < 300; i++)
+            strbuf_printf(out, "q%u=%u&", i, i);
         return true;
     case 'K':
         for (unsigned i = 0; i < 70; i++)

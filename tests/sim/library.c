@@ -13,6 +13,11 @@ static struct library *library_of(struct process *p)
     return &p->world->libraries[p->index];
 }
 
+static uint64_t draw_odd(struct library *l, uint64_t bound)
+{
+    return rng_below(&l->world->odd, bound);
+}
+
 static void submit(struct library *l, uint32_t number, bool ordered)
 {
     struct world *w = l->world;
@@ -46,6 +51,64 @@ static void submit(struct library *l, uint32_t number, bool ordered)
     process_settle(l->process);
 }
 
+/* What a caller may get wrong is refused before anything is copied. */
+static void mistake(struct library *l)
+{
+    static const char text[300] = "";
+    static char long_name[IDEMPOTENCY_KEY_MAX_BYTES + 2];
+    const stoa_slice good = {"1", 1}, none = {NULL, 1}, fat = {text, PAYLOAD_HARD_MAX_BYTES + 1};
+    const stoa_slice half[3] = {
+        {text, BATCH_MAX_BYTES / 2}, {text, BATCH_MAX_BYTES / 2}, {text, BATCH_MAX_BYTES / 2}};
+    memset(long_name, 'x', sizeof long_name - 1);
+    stoa_publish_options o = {.size = sizeof o};
+    struct publish_order order = {
+        .key = slice_text("k"), .parts = &good, .n_parts = 1, .options = &o};
+    int expected = STOA_INVALID;
+    switch (draw_odd(l, 12)) {
+    case 0:
+        order.key = slice_text("$k");
+        break;
+    case 1:
+        o.size = sizeof o.size - 1;
+        break;
+    case 2:
+        o.conflate = long_name;
+        break;
+    case 3:
+        o.conflate = "\xff";
+        break;
+    case 4:
+        o.idempotency_key = draw_odd(l, 2) ? "" : long_name;
+        break;
+    case 5:
+        o.timeout_ms = -1;
+        break;
+    case 6:
+        order.n_parts = 0;
+        break;
+    case 7:
+        order.parts = NULL;
+        break;
+    case 8:
+        order.parts = &none;
+        break;
+    case 9:
+        order.parts = &fat;
+        expected = STOA_TOO_LARGE;
+        break;
+    case 10:
+        order.parts = half;
+        order.n_parts = 3;
+        expected = STOA_TOO_LARGE;
+        break;
+    default:
+        order.n_parts = BATCH_MAX_EVENTS + 1;
+        expected = STOA_TOO_LARGE;
+    }
+    if (publish_check(&order) != expected)
+        world_fail(l->world, "libstoa takes a wrong order");
+}
+
 static void library_act(struct event *e)
 {
     struct library *l = OWNER_OF(e, struct library, act);
@@ -55,6 +118,8 @@ static void library_act(struct event *e)
     library_soon(l);
     if (!process_runs(l->process))
         return;
+    if (w->guests && draw_odd(l, 8) == 0)
+        mistake(l);
     for (uint64_t n = chance(w, 100) ? 1 + draw(w, 6) : 1; n > 0 && l->process->up; n--) {
         bool ordered = chance(w, 800);
         uint32_t number = truth_draw(w, l->who, ordered, !ordered || chance(w, 500));

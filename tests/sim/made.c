@@ -4,7 +4,11 @@
  * told is on disk, so that nobody is ever told it again, nor one before it. */
 #include "sim.h"
 
+#include "common/json.h"
 #include "shard/context.h"
+
+#define TEXT_64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define TEXT_LONG TEXT_64 TEXT_64 /* more than a reason or a conflate value may have */
 
 struct run {
     unsigned steps; /* until it ends */
@@ -33,6 +37,8 @@ static struct slice any_text(struct handler *h)
 
 static void to_one(struct handler *h, struct context *ctx, struct fault *fault)
 {
+    static const unsigned codes[] = {1000, 1001, 1003, 1005, 1008, 1015, 2999, 3000, 4000, 5000};
+    static const char *const reasons[] = {TEXT_LONG, "\xff"};
     struct connection *c = odd(h, 2) ? context_connection(ctx) : context_next(ctx, NULL);
     if (c && odd(h, 3) == 0)
         c = context_next(ctx, c);
@@ -45,7 +51,8 @@ static void to_one(struct handler *h, struct context *ctx, struct fault *fault)
         (void)context_set_state(ctx, c, slice_text(odd(h, 4) ? "{\"s\":1}" : "no JSON"), fault);
         break;
     case 1:
-        (void)context_close(ctx, c, odd(h, 4) ? 4000 : 1005, slice_text("made"), fault);
+        (void)context_close(ctx, c, codes[odd(h, 10)],
+                            slice_text(odd(h, 8) ? "made" : reasons[odd(h, 2)]), fault);
         break;
     case 2:
         (void)connection_has_tag(c, slice_text("t"));
@@ -56,26 +63,38 @@ static void to_one(struct handler *h, struct context *ctx, struct fault *fault)
     }
 }
 
+/* Nobody given, or up to three names, some of them nobody's. */
+static size_t some_names(struct handler *h, struct slice names[3], const struct slice **at)
+{
+    static const char *const all[] = {"a", "b", "c", "t", "u", "never", "", TEXT_LONG};
+    size_t count = odd(h, 4);
+    for (size_t i = 0; i < count; i++)
+        names[i] = slice_text(all[odd(h, 40) ? odd(h, 7) : 7]);
+    *at = odd(h, 2) ? names : NULL;
+    return *at ? count : 0;
+}
+
 static void to_many(struct handler *h, struct context *ctx, struct fault *fault)
 {
-    static const char *const names[] = {"a", "b", "t", "never"};
-    struct slice name[3];
-    for (unsigned i = 0; i < 3; i++)
-        name[i] = slice_text(names[odd(h, 4)]);
+    struct slice tags[3], to[3], except[3];
     struct publish_wish wish = {.ephemeral = odd(h, 3) == 0};
-    if (odd(h, 2))
-        wish.who = (struct recipients){.tags = odd(h, 2) ? &name[0] : NULL,
-                                       .to = odd(h, 2) ? &name[1] : NULL,
-                                       .except = odd(h, 2) ? &name[2] : NULL};
-    wish.who.n_tags = wish.who.tags != NULL;
-    wish.who.n_to = wish.who.to ? odd(h, 2) : 0;
-    wish.who.n_except = wish.who.except != NULL;
+    if (odd(h, 3) > 0) {
+        wish.who.n_tags = some_names(h, tags, &wish.who.tags);
+        wish.who.n_to = some_names(h, to, &wish.who.to);
+        wish.who.n_except = some_names(h, except, &wish.who.except);
+    }
     if (odd(h, 4) == 0)
-        wish.conflate = slice_text("c");
+        wish.conflate = slice_text(odd(h, 10) ? "c" : TEXT_LONG);
+    bool nobody = odd(h, 8) == 0, large = odd(h, 300) == 0;
+    struct slice message = any_text(h);
+    char *fat = large ? mem_zalloc(PAYLOAD_MAX_BYTES + 1) : NULL;
+    if (fat)
+        message = slice_of(fat, PAYLOAD_MAX_BYTES + 1);
     if (odd(h, 2))
-        (void)context_broadcast(ctx, any_text(h), &wish.who, fault);
+        (void)context_broadcast(ctx, message, nobody ? NULL : &wish.who, fault);
     else
-        (void)context_publish(ctx, any_text(h), &wish, fault);
+        (void)context_publish(ctx, message, nobody ? NULL : &wish, fault);
+    mem_free(fat);
 }
 
 static void to_itself(struct handler *h, struct context *ctx, struct fault *fault)
@@ -243,10 +262,21 @@ static void made_destroy(struct handler *h)
 static bool made_identify(struct handler *h, struct slice request, struct identity *out,
                           struct fault *fault)
 {
-    static const char *const ids[] = {"", "a", "b", "c"};
-    static const char *const tags[] = {"", "[]", "[\"t\"]", "[\"t\",\"u\"]"};
-    (void)request;
-    *out = (struct identity){.id = slice_text(ids[odd(h, 4)]), .tags = slice_text(tags[odd(h, 4)])};
+    static const char *const ids[] = {"", "a", "b", "c", "\xff", TEXT_LONG TEXT_LONG TEXT_64};
+    static const char *const tags[] = {
+        "",
+        "[]",
+        "[\"t\"]",
+        "[\"t\",\"u\"]",
+        "[\"t\",\"t\"]",
+        "{}",
+        "[7]",
+        "[\"\"]",
+        "[\"0\",\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"10\"]"};
+    if (!json_valid(request))
+        world_fail(world_of(h), "identify is asked about %.*s", SLICE_FMT(request));
+    *out = (struct identity){.id = slice_text(ids[odd(h, 20) ? odd(h, 4) : odd(h, 6)]),
+                             .tags = slice_text(tags[odd(h, 12) ? odd(h, 4) : odd(h, 9)])};
     if (odd(h, 12) == 0) {
         fault_set(fault, "RoomExecutionError", "identify failed");
         return false;

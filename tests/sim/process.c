@@ -141,8 +141,11 @@ static unsigned shards_dialed(const struct world *w)
 
 static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
 {
+    static const char *const headers[] = {"x-team", "origin", NULL};
     static const struct gateway_type types[] = {
-        {.name = "events"}, {.name = "short"}, {.name = "made", .has_handler = true}};
+        {.name = "events"},
+        {.name = "short"},
+        {.name = "made", .has_handler = true, .headers = headers}};
     struct world *w = p->world;
     struct gateway_ports ports = socket_ports(p);
     struct gateway_options options = {.self = self_of(p),

@@ -366,8 +366,10 @@ static void claim(struct process *p, uint32_t peer)
 
 static void impostor_on_up(void *ctx, uint32_t peer, const struct peer_info *info)
 {
+    struct process *p = ctx;
     (void)info;
-    claim(ctx, peer);
+    if (!p->stranger || odd(p->world, 10) == 0)
+        claim(p, peer);
 }
 
 static void impostor_on_down(void *ctx, uint32_t peer)
@@ -445,7 +447,7 @@ void impostor_turn(struct process *p)
         wild_noise(p, now);
     else
         p->doomed |= p->stranger; /* nobody listens to it: what it claimed it could not take back */
-    if (odd(p->world, 200) == 0 || (!p->world->storm && !p->quiet))
+    if (odd(p->world, 600) == 0 || (!p->world->storm && !p->quiet))
         for (uint32_t peer = hub_next_up(p->hub, 0); peer; peer = hub_next_up(p->hub, peer))
             claim(p, peer);
     p->quiet = !p->world->storm;
