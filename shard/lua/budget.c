@@ -63,17 +63,20 @@ int budget_halt(lua_State *L)
     return luaL_error(L, "stopped");
 }
 
+static bool overdue(const struct lua_handler *h)
+{
+    return h->options.overdue && h->options.overdue(h->options.arg);
+}
+
 void budget_hook(lua_State *L, lua_Debug *event)
 {
     (void)event;
     struct lua_handler *h = handler_of(L);
     if (h->stop == STOP_NOT) {
         h->steps_left -= HOOK_STEPS;
-        bool overdue = h->options.overdue && h->options.overdue(h->options.arg);
-        if (h->steps_left >= 0 && !overdue) {
+        if (h->steps_left >= 0 && !overdue(h))
             return;
-        }
-        h->stop = STOP_STEPS;
+        h->stop = h->steps_left < 0 ? STOP_STEPS : STOP_TIME;
     }
     budget_halt(L);
 }
@@ -84,10 +87,10 @@ void budget_charge(lua_State *L, size_t steps)
     if (h->unbounded)
         return;
     h->steps_left -= (int64_t)(steps < INT32_MAX ? steps : INT32_MAX);
-    if (h->steps_left >= 0)
+    if (h->steps_left >= 0 && (steps < HOOK_STEPS || !overdue(h)))
         return;
     if (h->stop == STOP_NOT)
-        h->stop = STOP_STEPS;
+        h->stop = h->steps_left < 0 ? STOP_STEPS : STOP_TIME;
     budget_halt(L);
 }
 

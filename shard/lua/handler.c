@@ -52,7 +52,7 @@ static void run_destroy(struct lua_handler *h, struct run *r)
 static void run_release(struct lua_handler *h, struct run *r, bool reusable)
 {
     r->serial = 0;
-    if (reusable && !h->spare && r->result.capacity < STRING_MAX_BYTES / 64) {
+    if (reusable && !h->spare && r->result.capacity + r->items.capacity < STRING_MAX_BYTES / 64) {
         lua_settop(r->co, 0);
         h->spare = r;
         return;
@@ -90,6 +90,8 @@ static enum run_end killed(struct lua_handler *h, struct lua_mem *mem, struct fa
             mem->ref = LUA_NOREF;
         }
         lua_gc(h->L, LUA_GCCOLLECT, 0);
+    } else if (h->stop == STOP_TIME) {
+        fault_set(fault, "RoomExecutionError", "stopped: too long at a stretch");
     } else {
         fault_set(fault, "RoomExecutionError", "stopped: more than %llu instructions at a stretch",
                   (unsigned long long)h->options.instructions);
@@ -106,7 +108,7 @@ static enum run_end segment(struct lua_handler *h, struct context *ctx, struct r
     enum run_end end = RUN_DONE;
     if (h->stop == STOP_NOT && status == LUA_YIELD)
         return RUN_YIELDED;
-    if (h->stop == STOP_STEPS || h->stop == STOP_MEMORY) {
+    if (h->stop != STOP_NOT && h->stop != STOP_PURGE) {
         *run = NULL;
         run_release(h, r, false);
         return killed(h, mem, fault);

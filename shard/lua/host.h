@@ -20,7 +20,7 @@
 #include "shard/context.h"
 #include "shard/lua/lua_handler.h"
 
-#define HOOK_STEPS 2000                    /* instructions between two looks at the budget */
+#define HOOK_STEPS 1000                    /* instructions between two looks at the budget */
 #define STRING_MAX_BYTES (8 * 1024 * 1024) /* that rep and the like may make */
 #define CLOSE_DEPTH_MAX 64                 /* of coroutine.close within __close */
 
@@ -63,7 +63,7 @@ enum co_kind {
     CO_WAITS, /* passes on what the run waits for */
 };
 
-enum stop { STOP_NOT, STOP_STEPS, STOP_MEMORY, STOP_PURGE };
+enum stop { STOP_NOT, STOP_STEPS, STOP_TIME, STOP_MEMORY, STOP_PURGE };
 
 struct lua_handler;
 

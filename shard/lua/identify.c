@@ -78,7 +78,7 @@ static void answer_take(lua_State *L, int index, const char *const names[4])
     }
     struct slice *parts[4] = {&h->identity.id, &h->identity.tags, &h->identity.state,
                               &h->identity.meta};
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4 && text->size > 0; i++)
         *parts[i] = slice_of(text->data + at[i], at[i + 1] - at[i]);
 }
 

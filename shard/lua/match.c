@@ -410,6 +410,16 @@ static int find_plain(lua_State *L, struct slice text, struct slice pattern, siz
     return 2;
 }
 
+/* Nothing in it means anything but itself. */
+static bool is_plain(struct slice pattern)
+{
+    for (size_t i = 0; i < pattern.size; i++) {
+        if (memchr("^$*+?.([%-", pattern.data[i], 10))
+            return false;
+    }
+    return true;
+}
+
 static int find(lua_State *L, bool is_find)
 {
     struct slice text = text_arg(L, 1), pattern = text_arg(L, 2);
@@ -421,7 +431,7 @@ static int find(lua_State *L, bool is_find)
         lua_pushnil(L);
         return 1;
     }
-    if (is_find && lua_toboolean(L, 4))
+    if (is_find && (lua_toboolean(L, 4) || is_plain(pattern)))
         return find_plain(L, text, pattern, from);
     const char *p = (const char *)pattern.data;
     bool anchored = pattern.size > 0 && *p == '^';

@@ -5,6 +5,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#define LINE_STEPS 2000 /* a line of the log is written by others */
+
 static int64_t now_ms(struct lua_handler *h)
 {
     if (h->ctx)
@@ -54,7 +56,7 @@ int host_room_log(lua_State *L)
     luaL_pushresult(&line);
     struct slice text;
     text.data = (const uint8_t *)lua_tolstring(L, -1, &text.size);
-    budget_charge(L, 100 + text.size);
+    budget_charge(L, LINE_STEPS + text.size);
     if (h->ctx)
         context_print(h->ctx, text);
     else if (h->options.print)

@@ -236,6 +236,7 @@ static int waited(lua_State *L, int status, lua_KContext k)
 static int co_create(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
+    budget_charge(L, HOOK_STEPS); /* what it may do before its hook looks for the first time */
     lua_State *co = lua_newthread(L);
     *kind(co) = CO_PLAIN;
     lua_sethook(co, budget_hook, LUA_MASKCOUNT, HOOK_STEPS);

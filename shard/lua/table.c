@@ -3,6 +3,7 @@
 #include "shard/lua/host.h"
 
 #define ELEMENTS_PER_STEP 2
+#define COMPARISON_STEPS 8 /* of a sort, in elements */
 
 static int go_on(lua_State *L, lua_Integer from, lua_Integer to)
 {
@@ -54,9 +55,9 @@ static int table_move(lua_State *L)
 
 static int table_sort(lua_State *L)
 {
-    lua_Integer n = length(L), steps = n;
+    lua_Integer n = length(L), steps = 0;
     for (lua_Integer half = n; half > 1 && steps < INT32_MAX; half /= 2)
-        steps += n;
+        steps += n * COMPARISON_STEPS;
     return go_on(L, 0, steps);
 }
 

@@ -145,7 +145,7 @@ START_TEST(patterns)
         {"return ('x'):find('%')",
          "RoomExecutionError: room.lua:3: malformed pattern (ends with '%')"},
         {"return ('x'):find('(x')", "RoomExecutionError: room.lua:3: unfinished capture"},
-        {"return ('x'):find('x)')", "RoomExecutionError: room.lua:3: invalid pattern capture"},
+        {"return ('x'):match('x)')", "RoomExecutionError: room.lua:3: invalid pattern capture"},
         {"return ('x'):find('%1')", "RoomExecutionError: room.lua:3: invalid capture index %1"},
         {"return ('x'):gsub('x', '%9')",
          "RoomExecutionError: room.lua:3: invalid capture index %9"},
@@ -204,6 +204,7 @@ static const char *const endless[] = {
     "table.sort(setmetatable({}, { __len = function() return (1 << 31) - 2 end }), rawequal)",
     "local t = setmetatable({}, { __index = function(t, k) return k end }) "
     "while true do table.unpack(t, 1, 1e5) end",
+    "while true do coroutine.wrap(function() for i = 1, 300 do end end)() end",
     "while true do print(('x'):rep(1000)) end",
 };
 
@@ -314,6 +315,7 @@ START_TEST(overdue_segments)
     struct context *w = world_create(h, "a");
     ck_assert_int_eq(world_call(w, "f", ""), RUN_KILLED);
     ck_assert_int_eq(asked, 4);
+    ck_assert_str_eq(strbuf_cstr(&w->fault.message), "stopped: too long at a stretch");
     world_destroy(w);
     h->vtable->destroy(h);
     strbuf_free(&why);
