@@ -19,13 +19,18 @@ static uint64_t cid_pack(uint16_t generation, uint32_t peer, uint64_t cid)
     return (uint64_t)generation << 48 | (uint64_t)peer << 32 | cid;
 }
 
-/* Whether the asker of that cid is still there, in the incarnation that asked. */
-static bool cid_unpack(const struct router *r, uint64_t packed, uint32_t *peer, uint64_t *cid)
+/* Whether who asked for an answer of this type is still there, in the incarnation that asked.
+ * Shards ask CALLs only, and nobody else does here. */
+static bool cid_unpack(const struct router *r, uint64_t type, uint64_t packed, uint32_t *peer,
+                       uint64_t *cid)
 {
     *peer = (uint32_t)(packed >> 32 & 0xffff);
     *cid = packed & CID_MAX;
-    return *peer > r->n_shards && *peer <= PEERS_MAX &&
-           r->generation[*peer] == (uint16_t)(packed >> 48) && hub_is_up(r->hub, *peer);
+    bool by_shard = *peer <= r->n_shards;
+    if (by_shard ? type != MSG_RESULT && type != MSG_NACK : type == MSG_RESULT)
+        return false;
+    return *peer >= 1 && *peer <= PEERS_MAX && r->generation[*peer] == (uint16_t)(packed >> 48) &&
+           hub_is_up(r->hub, *peer);
 }
 
 /* ---- up: publishers and gateways ---- */
@@ -102,6 +107,21 @@ static void message_from_door(struct router *r, uint32_t peer, const struct mess
 
 /* ---- down: shards ---- */
 
+/* A room asks a sibling that lies on another shard. */
+static void call_from_shard(struct router *r, uint32_t peer, const struct message_prefix *p,
+                            struct slice head, struct slice body)
+{
+    if (p->cid > CID_MAX || !key_valid(p->key, true)) {
+        metric_add(r->forwards[FORWARD_INVALID], 1);
+        router_tell_error(r, peer, p->cid & CID_MAX, "a call needs a key and a short cid");
+    } else if (r->draining) {
+        metric_add(r->forwards[FORWARD_DRAINING], 1);
+        refuse(r, peer, p, NACK_BUSY, 0);
+    } else {
+        forward(r, peer, p, head, body);
+    }
+}
+
 static void reply_from_shard(struct router *r, uint32_t shard, const struct message_prefix *p,
                              struct slice head, struct slice body)
 {
@@ -109,7 +129,7 @@ static void reply_from_shard(struct router *r, uint32_t shard, const struct mess
     uint64_t cid;
     if (r->shards[shard].outstanding > 0)
         r->shards[shard].outstanding--;
-    if (!cid_unpack(r, p->cid, &peer, &cid)) {
+    if (!cid_unpack(r, p->type, p->cid, &peer, &cid)) {
         metric_add(r->replies_stale, 1);
         return;
     }
@@ -144,7 +164,11 @@ static void message_from_shard(struct router *r, uint32_t peer, const struct mes
     case MSG_PACK:
     case MSG_NACK:
     case MSG_ANSWER:
+    case MSG_RESULT:
         reply_from_shard(r, peer, p, head, body);
+        break;
+    case MSG_CALL:
+        call_from_shard(r, peer, p, head, body);
         break;
     case MSG_CLAIM:
         claim_from_shard(r, peer, head, body);
@@ -164,8 +188,8 @@ static bool is_shard(const struct router *r, uint32_t peer)
 static void on_up(void *ctx, uint32_t peer, const struct peer_info *info)
 {
     struct router *r = ctx;
+    r->generation[peer]++;
     if (!is_shard(r, peer)) {
-        r->generation[peer]++;
         router_tell_ring(r, peer);
         return;
     }

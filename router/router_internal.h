@@ -34,7 +34,7 @@ struct router {
     struct hub *hub;
     struct slots *slots;
     struct router_shard *shards;        /* by peer number, from 1 */
-    uint16_t generation[PEERS_MAX + 1]; /* of publishers' and gateways' links, by peer number */
+    uint16_t generation[PEERS_MAX + 1]; /* of all links, by peer number */
     struct message_arena arena;
     struct strbuf scratch; /* JSON of a status */
     bool ring_changed;

@@ -218,7 +218,10 @@ void wait_start(struct shard *s, struct task *t, struct segment *g, struct run *
 void wait_is_due(struct shard *s, struct waiting *w);
 void wait_decide(struct shard *s, struct op *op);   /* RESUME */
 void wait_free(struct shard *s, struct waiting *w); /* abandons the run if it still has one */
-void wait_go(struct shard *s, struct actor *a);     /* its turn is on disk: siblings are called */
+/* Whether the room does nothing before this call is answered, which comes from it. */
+bool wait_is_reentrant(const struct room *room, struct slice chain);
+void wait_refuse_reentrant(struct shard *s, uint32_t peer, const struct message *m);
+void wait_go(struct shard *s, struct actor *a); /* its turn is on disk: siblings are called */
 /* A sibling's answer is on disk. */
 void wait_answer(struct shard *s, uint64_t number, const struct fault *fault, struct slice value);
 /* ---- alarm.c ---- */
@@ -250,6 +253,8 @@ void reply_close_session(struct shard *s, struct room *room, struct asker asker,
 void reply_ack(struct shard *s, struct connection *c, enum nack_code code);
 /* The status of a fault: its own, or its tag's. */
 unsigned fault_status(const struct fault *f);
+/* What a RESULT says; its status is not 0. */
+void fault_of_result(const struct msg_result *result, struct fault *out);
 /* What others than the log may know of it. */
 struct slice fault_text(const struct fault *f);
 

@@ -145,6 +145,10 @@ void actors_intake(struct shard *s, uint32_t peer, const struct message *m, stru
         refuse(s, peer, m, slot, code);
         return;
     }
+    if (room && m->type == MSG_CALL && wait_is_reentrant(room, m->call.chain)) {
+        wait_refuse_reentrant(s, peer, m);
+        return;
+    }
     struct op *op = op_of(m, bytes, packet);
     op->asker = asker_of(s, peer, m);
     fifo_push(&s->ready, room ? room : rooms_open(s, m->key, slot), op);

@@ -170,16 +170,22 @@ bool reply_fails(struct reply *reply)
     return true;
 }
 
+void fault_of_result(const struct msg_result *result, struct fault *out)
+{
+    size_t size = result->tag.size < sizeof out->tag ? result->tag.size : sizeof out->tag - 1;
+    if (size > 0)
+        memcpy(out->tag, result->tag.data, size);
+    out->status = (unsigned)result->status;
+    strbuf_put_slice(&out->message, result->text);
+    strbuf_put_slice(&out->data, result->json);
+}
+
 static void tell_run(struct shard *s, const struct reply *r)
 {
     const struct msg_result *result = &r->m.result;
-    struct fault fault = {.status = (unsigned)result->status};
-    if (result->status != 0) {
-        size_t size = result->tag.size < sizeof fault.tag ? result->tag.size : sizeof fault.tag - 1;
-        memcpy(fault.tag, result->tag.data, size);
-        strbuf_put_slice(&fault.message, result->text);
-        strbuf_put_slice(&fault.data, result->json);
-    }
+    struct fault fault = {0};
+    if (result->status != 0)
+        fault_of_result(result, &fault);
     wait_answer(s, r->waiter, result->status ? &fault : NULL, result->json);
     fault_free(&fault);
 }

@@ -138,7 +138,11 @@ static void on_message(void *ctx, uint32_t peer, const struct message *m, struct
     struct shard *s = (struct shard *)ctx;
     const struct client *client = s->clients[peer];
     STOA_ASSERT(client);
-    if (m->type == MSG_PUB)
+    if (client->role == ROLE_ROUTER && (m->type == MSG_RESULT || m->type == MSG_NACK))
+        wait_from_afar(s, m);
+    else if (client->role == ROLE_ROUTER && m->type == MSG_CALL)
+        actors_intake(s, peer, m, packet); /* of a room on another shard */
+    else if (m->type == MSG_PUB)
         publish_intake(s, peer, m, packet);
     else if (m->type == MSG_ASK)
         ask_answer(s, peer, m);

@@ -340,6 +340,8 @@ void actors_rollback(struct shard *s);
 void actors_idle(struct shard *s);
 void actors_client_gone(struct shard *s, uint32_t peer, struct room *room);
 void actors_retyped(struct shard *s, struct room *room); /* its handler may be another one now */
+/* The answer to a call to a room of another shard: RESULT or NACK. */
+void wait_from_afar(struct shard *s, const struct message *m);
 int64_t actors_deadline(const struct shard *s);
 void actors_validate(const struct shard *s, const struct room *room);
 /* ---- done.c ---- */

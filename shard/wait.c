@@ -1,7 +1,8 @@
-/* CORE. Runs that wait: for a time, or for the answer of a sibling, a room of this shard.
+/* CORE. Runs that wait: for a time, or for the answer of a sibling.
  *
  * The segment before the wait is applied and goes with its turn; once that is on disk the sibling's
- * FIFO gets the call, like any other, and its answer comes back behind its own commit. Then, or
+ * FIFO gets the call, like any other, or a router does if the sibling lies on another shard, and
+ * its answer comes back behind its own commit. Then, or
  * when the time is up, the run goes on as an op at the front of its room's FIFO. A room that is
  * `exclusive` does nothing else meanwhile. */
 #include "shard/actor.h"
@@ -57,22 +58,43 @@ static bool chain_has(struct slice chain, struct slice key)
     return false;
 }
 
+bool wait_is_reentrant(const struct room *room, struct slice chain)
+{
+    return room->held && chain_has(chain, room_key(room));
+}
+
+static const char reentrant[] = "reentrant: the room waits for this very call";
+
 static bool may_call(struct shard *s, struct waiting *w, uint16_t *slot)
 {
     const struct message asked = {.slot = SLOT_UNKNOWN, .key = w->sibling};
     enum nack_code code = slot_check(s, &asked, slot);
-    if (code == NACK_NOTOWNER)
-        fault_set(&w->fault, "RoomError", "not on this shard");
-    else if (code != NACK_NONE || w->call->call.chain.size > 2056)
+    if ((code != NACK_NONE && code != NACK_NOTOWNER) || w->call->call.chain.size > 2056)
         fault_set(&w->fault, "RoomError", "the room cannot be called: %s", nack_name(code));
-    if (w->fault.tag[0] != '\0')
-        return false;
+    if (w->fault.tag[0] != '\0' || code == NACK_NOTOWNER)
+        return w->fault.tag[0] == '\0';
     const struct room *room = rooms_find(s, w->sibling);
     if (room && !fifo_has_room(room, w->call->bytes))
         fault_set(&w->fault, "RoomError", "the room is busy");
-    else if (room && room->held && chain_has(w->call->call.chain, w->sibling))
-        fault_set(&w->fault, "RoomError", "reentrant: the room waits for this very call");
+    else if (room && wait_is_reentrant(room, w->call->call.chain))
+        fault_set(&w->fault, "RoomError", "%s", reentrant);
     return w->fault.tag[0] == '\0';
+}
+
+/* Through any router: it knows the owner. */
+static bool call_afar(struct shard *s, struct waiting *w, uint16_t slot)
+{
+    uint32_t peer = hub_next_up(s->hub, 0);
+    while (peer != 0 && (!s->clients[peer] || s->clients[peer]->role != ROLE_ROUTER))
+        peer = hub_next_up(s->hub, peer);
+    if (peer == 0) {
+        fault_set(&w->fault, "RoomError", "not on this shard, and no router is connected");
+        return false;
+    }
+    struct message m = {.type = MSG_CALL, .cid = w->number, .slot = slot, .key = w->sibling};
+    m.call = w->call->call;
+    hub_send(s->hub, peer, &m);
+    return true;
 }
 
 /* ---- waiting ---- */
@@ -98,7 +120,7 @@ void wait_start(struct shard *s, struct task *t, struct segment *g, struct run *
     if (t->packet)
         (void)buf_ref(t->packet);
     w->run = run;
-    w->number = ++s->last_wait;
+    w->number = ++s->last_wait & UINT32_MAX; /* it is the cid of a call that goes afar */
     w->is_sleep = g->wait != WAIT_SIBLING;
     list_init(&w->in_actor);
     list_push_back(&a->waiting, &w->in_actor);
@@ -122,14 +144,15 @@ void wait_go(struct shard *s, struct actor *a)
         if (!call)
             continue;
         bool may = may_call(s, w, &slot);
-        w->call = NULL;
-        if (may) {
+        bool here = may && slot_owned(s, slot);
+        if (here)
             fifo_push(&s->ready, rooms_open(s, w->sibling, slot), call);
-        } else {
-            op_destroy(call);
+        else if (!may || !call_afar(s, w, slot))
             resume_push(s, w);
-        }
+        w->call = NULL;
         w->sibling = (struct slice){0};
+        if (!here)
+            op_destroy(call);
     }
 }
 
@@ -154,6 +177,33 @@ void wait_answer(struct shard *s, uint64_t number, const struct fault *fault, st
         strbuf_put_slice(&w->value, value);
     }
     resume_push(s, w);
+}
+
+void wait_refuse_reentrant(struct shard *s, uint32_t peer, const struct message *m)
+{
+    struct message reply = {
+        .type = MSG_RESULT, .cid = m->cid, .slot = m->slot, .ep = m->ep, .key = m->key};
+    reply.result.status = 500;
+    reply.result.tag = slice_text("RoomError");
+    reply.result.text = slice_text(reentrant);
+    hub_send(s->hub, peer, &reply);
+}
+
+void wait_from_afar(struct shard *s, const struct message *m)
+{
+    struct fault fault = {0};
+    struct slice json = {0};
+    if (m->type == MSG_NACK) {
+        fault_set(&fault, "RoomError", "the room's shard refused the call: %s",
+                  nack_name(m->nack.code));
+        fault.status = 503;
+    } else if (m->result.status != 0) {
+        fault_of_result(&m->result, &fault);
+    } else {
+        json = m->result.json;
+    }
+    wait_answer(s, m->cid, fault.status ? &fault : NULL, json);
+    fault_free(&fault);
 }
 
 /* ---- its end ---- */

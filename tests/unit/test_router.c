@@ -175,6 +175,34 @@ START_TEST(each_door_takes_its_own_messages)
 }
 END_TEST
 
+static void call_from(struct node *shard, uint64_t cid, const char *key)
+{
+    struct message m = message_of(MSG_CALL, cid, key);
+    hub_send(shard->hub, shard->peer, &m);
+    settle();
+}
+
+START_TEST(a_shard_calls_a_room_of_another)
+{
+    for (unsigned i = 0; i < N_SHARDS; i++)
+        shard_start(i);
+    unsigned owner = owner_of("chat:a");
+    struct node *from = &nodes[SHARD((owner + 1) % N_SHARDS)];
+    call_from(from, 31, "chat:a");
+    ck_assert_uint_eq(from->answers, 1);
+    ck_assert_uint_eq(from->last_cid, 31);
+    call_from(from, UINT64_C(0x100000001), "chat:a"); /* would stamp over the way back */
+    ck_assert_uint_eq(from->answers + from->nacks, 1);
+    shard_kill(owner);
+    call_from(from, 32, "chat:a");
+    ck_assert_uint_eq(from->nacks, 1);
+    ck_assert_uint_eq(from->last_cid, 32);
+    struct node *g = client_start(1, ROUTER_DOOR_GATEWAY, ROLE_GATEWAY);
+    raw_type(g, MSG_CALL); /* gateways have the shard's own door */
+    ck_assert(forwards("invalid") == 2.0);
+}
+END_TEST
+
 START_TEST(roles_come_in_by_their_own_door)
 {
     struct node *g = client_start(0, ROUTER_DOOR_PUBLISH, ROLE_GATEWAY);
@@ -413,6 +441,7 @@ int main(void)
     tcase_add_test(tc, lost_is_told_when_the_shard_serves_again);
     tcase_add_test(tc, contested_slots_are_refused_for_both);
     tcase_add_test(tc, each_door_takes_its_own_messages);
+    tcase_add_test(tc, a_shard_calls_a_room_of_another);
     tcase_add_test(tc, roles_come_in_by_their_own_door);
     tcase_add_test(tc, hostile_prefixes_have_no_effect);
     tcase_add_loop_test(tc, damaged_packets_do_no_harm, 0, 10);

@@ -298,6 +298,62 @@ START_TEST(a_circle_of_exclusive_rooms_is_told_at_once)
 }
 END_TEST
 
+static void answer_from_afar(struct rig_client *router, uint64_t cid, const char *json)
+{
+    struct message m = {.type = json ? MSG_RESULT : MSG_NACK, .cid = cid, .slot = SLOT_UNKNOWN};
+    if (json)
+        m.result.json = slice_text(json);
+    else
+        m.nack.code = NACK_NOTOWNER;
+    hub_send(router->hub, 1, &m);
+    rig_pump(rig);
+}
+
+START_TEST(siblings_of_other_shards_are_asked_through_a_router)
+{
+    begin();
+    ck_nack(rig_ask(g, (struct rig_pub){.key = "c:far", .text = "x", .ep = 9}), NACK_NOTOWNER);
+    (void)do_it("c:1", "sib call far inc"); /* its slot is another shard's now */
+    ck_assert_str_eq(robot_diary(),
+                     "call:- wake:RoomError:not on this shard, and no router is connected");
+    struct rig_client *router = rig_connect(rig, ROLE_ROUTER);
+    ck_assert_ptr_null(do_it("c:1", "sib call far inc"));
+    const struct message *call = rig_nth(router, MSG_CALL, 0);
+    ck_assert(call && slice_is(call->key, "c:far") && call->call.verb == VERB_METHOD);
+    ck_assert(slice_is(call->call.name, "do") && slice_is(call->call.input, "\"inc\""));
+    ck_assert(slice_is(call->call.chain, "c:1"));
+    (void)robot_diary();
+    answer_from_afar(router, call->cid, "7");
+    ck_result(rig_nth(g, MSG_RESULT, 1), 0, "7");
+    answer_from_afar(router, call->cid, "8"); /* to nobody */
+    (void)do_it("c:1", "sib call far inc");
+    (void)robot_diary();
+    answer_from_afar(router, rig_nth(router, MSG_CALL, 1)->cid, NULL);
+    ck_assert_str_eq(robot_diary(), "wake:RoomError:the room's shard refused the call: NOTOWNER");
+    robot_end();
+}
+END_TEST
+
+START_TEST(a_room_of_another_shard_may_call)
+{
+    begin();
+    struct rig_client *router = rig_connect(rig, ROLE_ROUTER);
+    ck_result(
+        robot_call(router,
+                   (struct robot_call){.key = "c:1", .verb = VERB_METHOD, .input = "\"inc\""}),
+        0, "1");
+    robot.handler.traits.exclusive = true;
+    ck_assert_ptr_null(do_it("c:1", "sleep 1000"));
+    struct message m = {.type = MSG_CALL, .slot = SLOT_UNKNOWN, .key = slice_text("c:1")};
+    m.call.verb = VERB_METHOD;
+    m.call.chain = slice_text("c:1\nc:far");
+    uint64_t cid = rig_send(router, m);
+    rig_pump(rig);
+    ck_result(&rig_answer(router, cid)->m, 500, "");
+    robot_end();
+}
+END_TEST
+
 START_TEST(a_run_that_waits_ends_with_the_shard)
 {
     begin();
@@ -349,6 +405,8 @@ int main(void)
                                   an_exclusive_room_does_nothing_else_meanwhile,
                                   siblings_are_asked_and_answer,
                                   a_circle_of_exclusive_rooms_is_told_at_once,
+                                  siblings_of_other_shards_are_asked_through_a_router,
+                                  a_room_of_another_shard_may_call,
                                   a_run_that_waits_ends_with_the_shard,
                                   a_retry_of_a_call_that_waits_gets_its_answer};
     return rig_run("shard_actor_calls", tests, sizeof tests / sizeof *tests);
