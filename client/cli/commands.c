@@ -64,9 +64,10 @@ const struct command cli_commands[] = {
      "examples:\n"
      "  stoa keys\n"
      "  stoa keys upload:\n"},
-    {"room", command_room, "ask a room with a handler, or check its code",
+    {"room", command_room, "ask a room with a handler; check and test its code",
      "usage: stoa room VERB [options] TYPE:ID ...\n"
      "       stoa room check FILE\n"
+     "       stoa room test FILE.lua ...\n"
      "Prints the room's answer as one line of JSON; connections one a line: "
      "ID<TAB>TAGS<TAB>STATE.\n"
      "  state KEY              its state, null without one\n"
@@ -79,6 +80,8 @@ const struct command cli_commands[] = {
      "  purge KEY              drop state, alarm and retained events\n"
      "  check FILE             load code as a shard would: what will hold, or FILE:LINE and the "
      "reason\n"
+     "  test FILE.lua ...      run tests of rooms in memory: a line a case, failures with "
+     "FILE:LINE\n"
      "Options:\n"
      "  -k, --idempotency-key K  recognise a retry (send, broadcast, call, alarm)\n"
      "  -f, --file F             JSON from a file; - or nothing given: from standard input (send, "
@@ -87,7 +90,9 @@ const struct command cli_commands[] = {
      "Exit codes: 0 done, 1 not done, 2 usage, 3 unknown (retry with the same -k).\n"
      "examples:\n"
      "  stoa room call chat:lobby say '{\"text\":\"hello\"}'\n"
-     "  stoa room check rooms/chat.lua\n"},
+     "  stoa room check rooms/chat.lua\n"
+     "  stoa room test rooms/chat_test.lua\n"
+     "  stoa room test rooms/*_test.lua && stoa reload\n"},
     {"status", command_status, "every process of the cluster",
      "usage: stoa status\n"
      "Looks twice, a second apart. PER SECOND: a gateway's deliveries, a router's and a shard's "

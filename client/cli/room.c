@@ -189,6 +189,17 @@ static int check(const struct cli *cli, const char *path)
     return cli_fail(cli, "%s: %s", program, strerror(errno));
 }
 
+/* Tests of rooms have a program, too. */
+static int test(const struct cli *cli, char **files)
+{
+    char program[PATH_MAX];
+    if (!local_program(cli, "stoa-room-test", program))
+        return EXIT_FAILED;
+    files[-1] = program; /* the verb's place */
+    execv(program, files - 1);
+    return cli_fail(cli, "%s: %s", program, strerror(errno));
+}
+
 int command_room(struct cli *cli, int argc, char **argv)
 {
     static const struct option own[] = {{"idempotency-key", required_argument, NULL, 'k'},
@@ -214,16 +225,17 @@ int command_room(struct cli *cli, int argc, char **argv)
     }
     if (optind == argc)
         return cli_misuse(
-            cli, "say what: state, connections, send, broadcast, call, alarm, close, purge "
-                 "or check");
+            cli, "say what: state, connections, send, broadcast, call, alarm, close, purge, "
+                 "check or test");
     const char *verb = argv[optind++];
     int status;
-    if (strcmp(verb, "check") != 0)
+    bool checks = strcmp(verb, "check") == 0, tests = strcmp(verb, "test") == 0;
+    if (!checks && !tests)
         status = verb_run(cli, &w, verb, argc - optind, argv + optind);
-    else if (argc - optind != 1)
-        status = cli_misuse(cli, "give one file");
+    else if (argc == optind || (checks && argc - optind != 1))
+        status = cli_misuse(cli, checks ? "give one file" : "give test files");
     else
-        status = check(cli, argv[optind]);
+        status = checks ? check(cli, argv[optind]) : test(cli, argv + optind);
     strbuf_free(&w.target);
     strbuf_free(&w.body);
     return status;

@@ -272,7 +272,6 @@ return function(file)
   end
   if not complete then
     report(file, false, why)
-    failed = failed - 1 -- not a case
   end
   return complete, cases, failed
 end
