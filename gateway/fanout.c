@@ -211,10 +211,19 @@ static size_t events_behind(const struct event *events, size_t count, uint64_t s
     return lo;
 }
 
+/* A timestamp is a shard's word, and may be anything. */
+static int64_t age_ns(int64_t now_ms, int64_t ts)
+{
+    if (ts >= now_ms)
+        return 0;
+    uint64_t ms = (uint64_t)now_ms - (uint64_t)ts;
+    return ms < INT64_MAX / NS_PER_MS ? (int64_t)ms * NS_PER_MS : INT64_MAX;
+}
+
 static void observe_delays(struct gateway *g, const struct room *room)
 {
     for (uint32_t i = 0; i < room->n_events; i++)
-        metric_observe_ns(g->m.delivery, (g->now.wall_ms - room->events[i].ts) * NS_PER_MS);
+        metric_observe_ns(g->m.delivery, age_ns(g->now.wall_ms, room->events[i].ts));
 }
 
 void fanout_flush(struct gateway *g, struct room *room)
