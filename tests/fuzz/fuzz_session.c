@@ -1,7 +1,9 @@
 /* CORE. A client's frames in the stoa.v1 dialect, and requests with their queries, against the
  * gateway's core with a cluster in memory: whatever comes, every answer is well formed, and the
  * gateway serves the next client. The input is text: lines that begin with a method are requests,
- * all others are frames of one socket. */
+ * with WS openings of raw sockets, all others are frames of one socket. Rooms with handlers let
+ * everybody in and take everything; what a handler is told of a request is always JSON. */
+#include "common/hash.h"
 #include "common/json.h"
 #include "common/utf8.h"
 #include "gateway_world.h"
@@ -43,6 +45,51 @@ static void check_frames(struct client *c)
     }
 }
 
+/* ---- rooms with handlers ---- */
+
+static void answer(const struct message *m, struct message *answer, enum message_type type)
+{
+    answer->type = type;
+    answer->cid = m->cid;
+    answer->key = m->key;
+    answer->slot = m->slot;
+    shard_says(answer);
+}
+
+static bool room_hears(const struct message *m)
+{
+    struct message reply = {0};
+    if (m->type == MSG_JOIN) {
+        STOA_ASSERT(json_valid(m->join.request));
+        STOA_ASSERT(json_get(m->join.request, "query").type == JSON_OBJECT);
+        reply.joined.session = m->join.session;
+        reply.joined.id = m->join.session;
+        reply.joined.tags = slice_text("[\"a\"]");
+        answer(m, &reply, MSG_JOINED);
+    } else if (m->type == MSG_INPUT) {
+        reply.input_ack.session = m->input.session;
+        reply.input_ack.counter = m->input.counter;
+        answer(m, &reply, MSG_INPUT_ACK);
+    } else if (m->type == MSG_CALL) {
+        STOA_ASSERT(m->call.input.size == 0 || json_valid(m->call.input));
+        reply.result.json = slice_text("[1]");
+        answer(m, &reply, MSG_RESULT);
+    } else {
+        return m->type == MSG_LEAVE;
+    }
+    return true;
+}
+
+/* Let in, or refused with a tag. */
+static void socket_line(unsigned n, const char *target)
+{
+    struct client *c = upgrade(REQUESTER + n, target, NULL);
+    STOA_ASSERT(c->upgraded || c->responses == 1);
+    if (c->upgraded && !c->closed && target[0] == '/')
+        say(REQUESTER + n, target);
+    hang_up(REQUESTER + n, 1000);
+}
+
 /* One answer; a refusal has a tag. */
 static void request_line(unsigned n, const char *line)
 {
@@ -62,6 +109,7 @@ static void request_line(unsigned n, const char *line)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     world_setup();
+    shard_hears = room_hears;
     room_append("k", "7");
     room_append("k", "\"x\"");
     struct client *c = open_v1(SOCKET);
@@ -75,6 +123,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         at += length + 1;
         if (is_request(line))
             request_line((unsigned)n, line);
+        else if (strncmp(line, "WS /", 4) == 0)
+            socket_line((unsigned)n, line + 3);
         else if (!c->closed && utf8_valid(slice_text(line))) /* the library lets nothing else in */
             say(SOCKET, line);
         check_frames(c);
