@@ -16,17 +16,19 @@ struct stage *turn_stage(struct shard *s, struct room *room)
 {
     struct turn *t = &s->turn;
     if (room->stage == 0) {
-        *VEC_PUSH(&t->stages, struct stage) = (struct stage){.room = room,
-                                                             .room_id = room->room_id,
-                                                             .epoch = room->epoch,
-                                                             .head = room->head,
-                                                             .floor = room->floor,
-                                                             .gone = room->gone,
-                                                             .transients = room->transients,
-                                                             .rows = room->rows,
-                                                             .retained_bytes = room->retained_bytes,
-                                                             .touched = room->touched,
-                                                             .floor_reason = room->floor_reason};
+        *VEC_PUSH(&t->stages, struct stage) =
+            (struct stage){.room = room,
+                           .room_id = room->room_id,
+                           .epoch = room->epoch,
+                           .head = room->head,
+                           .floor = room->floor,
+                           .gone = room->gone,
+                           .transients = room->transients,
+                           .rows = room->rows,
+                           .retained_bytes = room->retained_bytes,
+                           .transient_bytes = room->transient_bytes,
+                           .touched = room->touched,
+                           .floor_reason = room->floor_reason};
         room->stage = (uint32_t)t->stages.count;
     }
     return &VEC_AT(&t->stages, struct stage)[room->stage - 1];
@@ -120,6 +122,7 @@ static void stage_rollback(struct shard *s, const struct stage *stage)
     room->transients = stage->transients;
     room->rows = stage->rows;
     room->retained_bytes = stage->retained_bytes;
+    room->transient_bytes = stage->transient_bytes;
     room->touched = stage->touched;
 }
 

@@ -251,9 +251,9 @@ bool publish_append(struct shard *s, struct room *room, struct event_item *item,
         retain_push(room->retain, item->seq, s->next_lsn++, item->ts, size, item->conflate);
     stage->records++;
     room->head = item->seq;
-    room->retained_bytes += size;
+    *(transient ? &room->transient_bytes : &room->retained_bytes) += size;
     room->transients += transient;
-    s->retained_bytes += size;
+    s->retained_bytes += transient ? 0 : size;
     s->retained_events += !transient;
     s->turn.durable++;
     stage_item(s, stage, *item);

@@ -295,8 +295,10 @@ static void settle_damage(struct recovery *r)
 static void room_open_index(struct shard *s, struct room *room)
 {
     for (uint64_t seq = room->floor + 1; seq <= room->head; seq++) {
-        room->retained_bytes += retain_at(room->retain, seq)->size;
-        room->transients += retain_is_transient(room->retain, seq);
+        bool transient = retain_is_transient(room->retain, seq);
+        *(transient ? &room->transient_bytes : &room->retained_bytes) +=
+            retain_at(room->retain, seq)->size;
+        room->transients += transient;
     }
     room->gone = room->floor;
     s->retained_bytes += room->retained_bytes;

@@ -105,7 +105,7 @@ void room_validate(const struct room *room)
     STOA_ASSERT(list_empty(&room->ready) || room->first_op);
     STOA_ASSERT(room->held || !room->first_op || !list_empty(&room->ready));
     STOA_ASSERT(room->n_subs <= room->capacity_subs);
-    uint64_t bytes = 0, transients = 0;
+    uint64_t bytes = 0, passing = 0, transients = 0;
     uint64_t first = room->head + 1;
     if (room->retain) {
         retain_validate(room->retain);
@@ -115,10 +115,12 @@ void room_validate(const struct room *room)
     }
     STOA_ASSERT(first <= room->floor + 1); /* whatever is retained is on disk */
     for (uint64_t seq = room->floor + 1; seq <= room->head; seq++) {
-        bytes += retain_at(room->retain, seq)->size;
-        transients += retain_is_transient(room->retain, seq);
+        bool transient = retain_is_transient(room->retain, seq);
+        *(transient ? &passing : &bytes) += retain_at(room->retain, seq)->size;
+        transients += transient;
     }
-    STOA_ASSERT(bytes == room->retained_bytes && transients == room->transients);
+    STOA_ASSERT(bytes == room->retained_bytes && passing == room->transient_bytes);
+    STOA_ASSERT(transients == room->transients);
     STOA_ASSERT(room->gone <= room->floor);
     if (room->dedupe)
         dedupe_validate(room->dedupe);

@@ -37,10 +37,11 @@ struct room {
     uint64_t floor;
     int64_t floor_ts; /* of the newest message id forgotten; 0: none */
     int64_t touched;
-    uint64_t retained_bytes; /* payloads above the floor */
-    uint64_t ids_floor;      /* ids at or below it were forgotten although on disk */
-    struct retain *retain;   /* owned; NULL: no records on disk */
-    struct dedupe *dedupe;   /* owned; NULL: nothing remembered */
+    uint64_t retained_bytes;  /* payloads above the floor, but for transient ones */
+    uint64_t transient_bytes; /* those */
+    uint64_t ids_floor;       /* ids at or below it were forgotten although on disk */
+    struct retain *retain;    /* owned; NULL: no records on disk */
+    struct dedupe *dedupe;    /* owned; NULL: nothing remembered */
     struct op *first_op, *last_op;
     uint32_t queued_ops;
     uint32_t queued_bytes;

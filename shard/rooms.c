@@ -14,6 +14,7 @@
 
 /* Of broadcasts that nothing older than them keeps. */
 #define TRANSIENTS_MAX 10000
+#define TRANSIENT_MAX_BYTES (64 * MIB)
 #define TRANSIENT_AGE_MS (5 * 60 * 1000)
 
 #define SHORT_AGE_MAX_MS (INT64_C(6) * 3600 * 1000)
@@ -204,11 +205,12 @@ void room_floor_raise(struct shard *s, struct room *room, uint64_t to, enum miss
         return;
     for (uint64_t seq = room->floor + 1; seq <= to; seq++) {
         uint32_t size = retain_at(room->retain, seq)->size;
-        room->retained_bytes -= size;
-        s->retained_bytes -= size;
         if (retain_is_transient(room->retain, seq)) {
             room->transients--;
+            room->transient_bytes -= size;
         } else {
+            room->retained_bytes -= size;
+            s->retained_bytes -= size;
             s->retained_events--;
             room->gone = seq;
         }
@@ -221,13 +223,15 @@ void room_floor_raise(struct shard *s, struct room *room, uint64_t to, enum miss
  * not be kept longer or in greater number than that takes. */
 static void pass_transients(struct shard *s, struct room *room)
 {
-    uint64_t to = room->floor;
-    uint32_t left = room->transients;
-    while (to < room->head && retain_is_transient(room->retain, to + 1) &&
-           (left > TRANSIENTS_MAX ||
-            s->clock_ms - retain_at(room->retain, to + 1)->ts > TRANSIENT_AGE_MS)) {
+    uint64_t to = room->floor, left = room->transients, bytes = room->transient_bytes;
+    while (to < room->head && retain_is_transient(room->retain, to + 1)) {
+        const struct retained *e = retain_at(room->retain, to + 1);
+        if (left <= TRANSIENTS_MAX && bytes <= TRANSIENT_MAX_BYTES &&
+            s->clock_ms - e->ts <= TRANSIENT_AGE_MS)
+            break;
         to++;
         left--;
+        bytes -= e->size;
     }
     room_floor_raise(s, room, to, MISS_EXPIRED);
 }
@@ -252,8 +256,11 @@ void room_retain_exactly(struct shard *s, struct room *room)
     if (room->transients > 0)
         pass_transients(s, room);
     uint64_t evicted = room->floor, bytes = room->retained_bytes;
-    while (r->bytes > 0 && bytes > r->bytes / (1 + STOA_MUTANT(TRIM_BYTES)))
-        bytes -= retain_at(room->retain, ++evicted)->size;
+    while (r->bytes > 0 && bytes > r->bytes / (1 + STOA_MUTANT(TRIM_BYTES))) {
+        evicted++;
+        if (!retain_is_transient(room->retain, evicted))
+            bytes -= retain_at(room->retain, evicted)->size;
+    }
     room_floor_raise(s, room, evicted, MISS_EVICTED);
     if (room->floor != before)
         trim_schedule(s, room);

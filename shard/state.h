@@ -89,7 +89,7 @@ struct staged { /* an event of the running turn */
 
 struct stage { /* a room of the running turn, and how it was before */
     struct room *room;
-    uint64_t room_id, epoch, head, floor, gone, retained_bytes;
+    uint64_t room_id, epoch, head, floor, gone, retained_bytes, transient_bytes;
     uint32_t transients, rows;
     int64_t touched;
     uint8_t floor_reason;

@@ -339,6 +339,8 @@ START_TEST(broadcasts_crowd_out_nothing_that_is_retained)
         SAY(i, "say x");
     SAY(4, "pub a");
     uint64_t epoch = rig_nth(g, MSG_JOINED, 0)->joined.room_epoch;
+    ck_assert_double_eq(metric_value(metrics_gauge(rig->metrics, "stoa_retained_bytes", "", "")),
+                        3);
     rig_jump(rig, 6 * MINUTE_MS); /* more than a broadcast is kept for */
     const struct message *page = rig_replay(
         g, "c:1", (struct msg_replay_req){.mode = REPLAY_LATEST, .epoch = epoch, .after = 1});
