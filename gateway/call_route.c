@@ -5,8 +5,8 @@
  *
  *   sent --RESULT--> done      --NACK BUSY RATE MOVED NOTOWNER FROZEN--> waiting, backing off
  *        --link down--> uncertain: sent again when somebody owns the slot
- *   deadline: a read 503; else 504 Unknown when an attempt is unanswered or uncertain, else 503:
- *   surely nothing has run
+ *   deadline, or LOSSES_MAX links lost under it: a read 503; else 504 Unknown when an attempt is
+ * unanswered or uncertain, else 503: surely nothing has run
  *
  * A stream's items go to a session as they come; an HTTP client gets them in one array. */
 #include "common/json.h"
@@ -15,6 +15,7 @@
 
 #define STREAM_MAX_BYTES MIB /* of items collected for one answer */
 #define CALL_NAME_MAX_BYTES 256
+#define LOSSES_MAX 3 /* it may be this very call that ends the shard's process each time */
 
 struct room_call {
     struct call call;
@@ -27,6 +28,7 @@ struct room_call {
     bool uncertain; /* an earlier attempt may have run */
     uint8_t nack;   /* the last refusal, enum nack_code */
     uint32_t attempts;
+    uint32_t losses; /* attempts whose link went down */
     uint16_t slot;
     int64_t deadline_ns;
     uint8_t msg_id[16];
@@ -202,7 +204,7 @@ static void room_call_send(struct gateway *g, struct room_call *c)
 static void room_call_fire(struct gateway *g, struct timer *t)
 {
     struct room_call *c = LIST_ENTRY(t, struct room_call, timer);
-    if (g->now.mono_ns >= c->deadline_ns)
+    if (g->now.mono_ns >= c->deadline_ns || c->losses == LOSSES_MAX)
         room_call_expired(g, c);
     else
         room_call_send(g, c);
@@ -256,6 +258,7 @@ void room_call_peer_down(struct gateway *g, struct call *call)
 {
     struct room_call *c = room_call_of(call);
     c->uncertain |= c->sent;
+    c->losses += c->sent;
     room_call_wait(g, c, READ_RETRY_MS);
 }
 

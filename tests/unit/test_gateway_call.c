@@ -265,6 +265,23 @@ START_TEST(test_a_lost_link_asks_again)
 }
 END_TEST
 
+START_TEST(test_what_takes_its_shard_along)
+{
+    answer.mute = true;
+    struct client *c = ask(1, "POST /api/chat/1/say", NULL, "1");
+    for (unsigned i = 1; i <= 3; i++) {
+        ck_assert_uint_eq(n_heard, i);
+        ck_assert_uint_eq(c->responses, 0);
+        shard_down();
+        settle();
+        shard_up(true);
+        pass_ms(500);
+    }
+    ASSERT_ERROR(c, 504, "Unknown");
+    ck_assert_uint_eq(n_heard, 3);
+}
+END_TEST
+
 START_TEST(test_refused_for_now)
 {
     returns("7");
@@ -419,6 +436,7 @@ int main(void)
     tcase_add_test(c, test_same_key_same_id);
     tcase_add_test(c, test_stream_into_array);
     tcase_add_test(c, test_a_lost_link_asks_again);
+    tcase_add_test(c, test_what_takes_its_shard_along);
     tcase_add_test(c, test_refused_for_now);
     tcase_add_test(c, test_no_answer);
     tcase_add_test(c, test_no_owner);
