@@ -226,7 +226,7 @@ end
 local function described(err)
   local place, text = where(), tostring(err)
   if type(err) == "string" then
-    text = text:gsub("^" .. place:gsub("%p", "%%%0") .. ": ", "")
+    text = text:gsub("^test:%d+: ", ""):gsub("^" .. place:gsub("%p", "%%%0") .. ": ", "")
   end
   return place .. ": " .. text
 end
@@ -238,6 +238,8 @@ local function report(name, ok, why)
     failed = failed + 1
     print("FAIL  " .. name .. ": " .. why)
     for line in native.lines():gmatch("[^\n]+") do
+      -- A traceback is one line of the log.
+      line = line:gsub("\\n", "\n          "):gsub("\\u0009", "  ")
       print("        " .. line)
     end
   end
@@ -271,6 +273,7 @@ return function(file)
     complete, why = xpcall(chunk, described)
   end
   if not complete then
+    cases = cases + 1
     report(file, false, why)
   end
   return complete, cases, failed
