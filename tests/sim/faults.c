@@ -89,8 +89,8 @@ static void dice_faults(struct world *w)
         d->queue_factor = 2000;
         d->kernel_bytes = 0;
     }
-    if (d->weight[FAULT_EMPTY] > 0 &&
-        chance(w, 500)) { /* young rooms, whose next event is on its way */
+    if (d->weight[FAULT_EMPTY] > 0 && chance(w, 500) &&
+        !d->days) { /* young rooms, whose next event is on its way */
         d->weight[FAULT_EMPTY] += 15;
         d->delay_ns = 10 * MS;
         d->pace_ns = 20 * MS;

@@ -416,6 +416,26 @@ void truth_commit(struct disk *d)
     truth_abort(d);
 }
 
+/* What is lost with a disk may have superseded what readers skipped, though nobody was told where
+ * it stood: somebody reads it now. */
+static void witness(struct world *w, unsigned key, const struct epoch_log *log)
+{
+    uint32_t who = history_name(w->history, slice_text("witness"));
+    for (uint64_t seq = 1; seq <= log->facts.count; seq++) {
+        const struct fact *f = fact_at(log, seq);
+        if (f->conflate == 0 || truth_msg(w, f->msg)->acked)
+            continue;
+        truth_subscribe(w, who, key, H_AFTER, (struct position){log->epoch, seq - 1}, 0);
+        entry(w, (struct history_entry){.op = H_DELIVER,
+                                        .who = who,
+                                        .key = label_of(w, key),
+                                        .has_id = true,
+                                        .id = {log->epoch, seq},
+                                        .msg = f->msg});
+        truth_close(w, who, key);
+    }
+}
+
 void truth_lost(struct disk *d)
 {
     struct world *w = d->process->world;
@@ -427,6 +447,7 @@ void truth_lost(struct disk *d)
             if (log->lost || log->shard != d->process->index)
                 continue;
             log->lost = true;
+            witness(w, key, log);
             epoch_over(w, key, log);
         }
     }
