@@ -58,6 +58,8 @@ static bool list_stored(struct listing *l, uint64_t after, uint64_t upto, bool *
 {
     for (uint64_t seq = after + 1; seq <= upto && !*full; seq++) {
         struct store_record record;
+        if (retain_is_transient(l->room->retain, seq))
+            continue; /* not worth a read */
         int code = l->s->store->vtable->read(l->s->store, l->room->class_no,
                                              retain_at(l->room->retain, seq)->lsn, &record);
         if (code != ERR_OK || record.room_id != l->room->room_id || record.seq != seq) {
