@@ -321,7 +321,7 @@ void room_call_on_result(struct gateway *g, struct call *call, const struct mess
         room_call_fail_with(g, c, r);
     else if (r->json.size > 0 && !json_valid(r->json))
         room_call_fail(g, c, "RoomExecutionError", "the room answered with something not JSON");
-    else if (c->items.size + r->json.size > STREAM_MAX_BYTES)
+    else if (c->items.size > 0 && c->items.size + r->json.size > STREAM_MAX_BYTES)
         room_call_fail(g, c, "RoomError",
                        "the stream is larger than 1 MiB; take it over stoa.v1, item by item");
     else if (r->more)

@@ -185,6 +185,24 @@ START_TEST(test_size)
 }
 END_TEST
 
+START_TEST(test_large_answers)
+{
+    /* A state has up to 2 MiB; what is collected of a stream is bounded. */
+    static char state[BODY_MAX_BYTES];
+    memset(state, '1', sizeof state - 1);
+    returns(state);
+    struct client *c = ask(1, "GET /api/chat/1/state", NULL, NULL);
+    ck_assert_uint_eq(c->status, 200);
+    ck_assert_uint_eq(strlen(c->body), sizeof state - 1);
+    answer.items[0] = answer.items[1] = state + MIB;
+    returns("null");
+    ASSERT_ERROR(ask(2, "POST /api/chat/1/list", NULL, NULL), 500, "RoomError");
+    answer.items[0] += 16;
+    answer.items[1] = NULL;
+    ck_assert_uint_eq(ask(3, "POST /api/chat/1/list", NULL, NULL)->status, 200);
+}
+END_TEST
+
 START_TEST(test_errors_of_rooms)
 {
     answer.result = (struct msg_result){
@@ -432,6 +450,7 @@ int main(void)
     tcase_add_test(c, test_each_verb);
     tcase_add_loop_test(c, test_refusals, 0, sizeof refusals / sizeof *refusals);
     tcase_add_test(c, test_size);
+    tcase_add_test(c, test_large_answers);
     tcase_add_test(c, test_errors_of_rooms);
     tcase_add_test(c, test_same_key_same_id);
     tcase_add_test(c, test_stream_into_array);
