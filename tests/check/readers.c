@@ -163,10 +163,13 @@ static void on_verdict(struct history *h, const struct history_entry *e, uint32_
     s->last = rank;
 }
 
-/* Ephemeral events: at most once, and after what was acknowledged before they were submitted. */
-static void in_order(struct history *h, struct sub *s, const struct message *m, uint32_t rank)
+/* Ephemeral events: at most once, and after what was acknowledged before they were submitted, in
+ * the history where it was. */
+static void in_order(struct history *h, struct sub *s, const struct message *m, uint64_t epoch,
+                     uint32_t rank)
 {
-    if (m->ack != NONE && m->ack + 1 < s->ephemeral)
+    bool elsewhere = epoch != 0 && m->at.epoch != 0 && m->at.epoch != epoch;
+    if (m->ack != NONE && m->ack + 1 < s->ephemeral && !elsewhere)
         violated(h, 3, s->key, rank, m->ack,
                  "message %llu comes to %.*s after an ephemeral one that was submitted later than "
                  "its ack",
@@ -231,7 +234,7 @@ static void on_deliver(struct history *h, const struct history_entry *e, uint32_
         violated(h, 3, e->key, rank, s->rank, "%.*s gets message %llu, which is not aimed at it",
                  SLICE_FMT(history_text(h, s->who)), (unsigned long long)m->msg);
     if (m)
-        in_order(h, s, m, rank);
+        in_order(h, s, m, e->has_id ? e->id.epoch : 0, rank);
     bool stored = e->has_id || (m && !m->ephemeral && p.epoch);
     if (!stored)
         return;

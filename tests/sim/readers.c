@@ -286,13 +286,12 @@ static void v1_unsubscribed(struct reader *r, unsigned key, int64_t again_ns)
     reader_soon(r, again_ns);
 }
 
-/* Somebody closed the key: a second sub may be on its way, or an unsub, whose answer comes too. */
+/* Somebody closed the key: a second sub may be under way, or an unsub, whose answer comes too. */
 static void v1_ended(struct reader *r, unsigned key)
 {
     if (r->anew >> key & 1) {
-        r->anew &= ~(1u << key);
-        truth_close(r->world, r->who, key);
-        subscribe_note(r, key, &r->again[key]);
+        socket_leave(&r->socket); /* it cannot tell which of the two has ended */
+        reader_over(r);
     } else if (r->leaving >> key & 1) {
         truth_close(r->world, r->who, key);
         r->subscribed &= ~(1u << key);
