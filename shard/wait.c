@@ -9,6 +9,8 @@
 
 #include "common/utf8.h"
 
+#define CHAIN_ROOMS_MAX 8    /* that a call may have come through */
+#define CHAIN_MAX_BYTES 2056 /* of CALL */
 #define SIBLING_WAIT_NS (5 * NS_PER_S)
 #define NO_SPACE_NS (200 * NS_PER_MS)
 
@@ -45,6 +47,14 @@ static struct op *sibling_op(const struct task *t, struct segment *g, struct sli
     return op;
 }
 
+static size_t chain_rooms(struct slice chain)
+{
+    size_t rooms = chain.size > 0;
+    for (size_t i = 0; i < chain.size; i++)
+        rooms += chain.data[i] == '\n';
+    return rooms;
+}
+
 /* Whether one of the chain's lines is this key. */
 static bool chain_has(struct slice chain, struct slice key)
 {
@@ -69,8 +79,12 @@ static bool may_call(struct shard *s, struct waiting *w, uint16_t *slot)
 {
     const struct message asked = {.slot = SLOT_UNKNOWN, .key = w->sibling};
     enum nack_code code = slot_check(s, &asked, slot);
-    if ((code != NACK_NONE && code != NACK_NOTOWNER) || w->call->call.chain.size > 2056)
+    struct slice chain = w->call->call.chain;
+    if (code != NACK_NONE && code != NACK_NOTOWNER)
         fault_set(&w->fault, "RoomError", "the room cannot be called: %s", nack_name(code));
+    else if (chain_rooms(chain) > CHAIN_ROOMS_MAX || chain.size > CHAIN_MAX_BYTES)
+        fault_set(&w->fault, "RoomError", "the call came through %d rooms already",
+                  CHAIN_ROOMS_MAX);
     if (w->fault.tag[0] != '\0' || code == NACK_NOTOWNER)
         return w->fault.tag[0] == '\0';
     const struct room *room = rooms_find(s, w->sibling);

@@ -298,6 +298,21 @@ START_TEST(a_circle_of_exclusive_rooms_is_told_at_once)
 }
 END_TEST
 
+START_TEST(a_chain_of_siblings_has_an_end)
+{
+    begin();
+    (void)do_it("c:1", "sib call 2 sib call 3 sib call 2 sib call 3 sib call 2 sib call 3 "
+                       "sib call 2 sib call 3 sib call 2 inc");
+    const char *said = robot_diary();
+    ck_assert(strstr(said, "wake:RoomError:the call came through 8 rooms already"));
+    ck_assert_str_eq(robot_state(g, "c:2"), "null");
+    (void)do_it("c:1", "sib call 2 sib call 3 sib call 2 sib call 3 sib call 2 sib call 3 "
+                       "sib call 2 sib call 3 inc");
+    ck_assert_str_eq(robot_state(g, "c:3"), "1");
+    robot_end();
+}
+END_TEST
+
 static void answer_from_afar(struct rig_client *router, uint64_t cid, const char *json)
 {
     struct message m = {.type = json ? MSG_RESULT : MSG_NACK, .cid = cid, .slot = SLOT_UNKNOWN};
@@ -405,6 +420,7 @@ int main(void)
                                   an_exclusive_room_does_nothing_else_meanwhile,
                                   siblings_are_asked_and_answer,
                                   a_circle_of_exclusive_rooms_is_told_at_once,
+                                  a_chain_of_siblings_has_an_end,
                                   siblings_of_other_shards_are_asked_through_a_router,
                                   a_room_of_another_shard_may_call,
                                   a_run_that_waits_ends_with_the_shard,

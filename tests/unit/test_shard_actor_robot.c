@@ -32,12 +32,12 @@ static bool is(const char *word, const char *name, const char **rest)
 
 static bool sibling(struct context *ctx, const char *rest, struct fault *fault)
 {
-    char verb[16], key[32], input[64] = "";
-    sscanf(rest, "%15s %31s %63[^\n]", verb, key, input);
+    char verb[16], key[32], input[160] = "";
+    sscanf(rest, "%15s %31s %159[^\n]", verb, key, input);
     enum sibling_verb v = strcmp(verb, "send") == 0    ? SIBLING_SEND
                           : strcmp(verb, "state") == 0 ? SIBLING_STATE
                                                        : SIBLING_CALL;
-    char json[80];
+    char json[170];
     snprintf(json, sizeof json, "\"%s\"", input);
     return context_sibling(ctx, v, slice_text("c"), slice_text(key),
                            slice_text(v == SIBLING_CALL ? "do" : ""),
