@@ -4,7 +4,8 @@ import pathlib
 import subprocess
 import sys
 
-HERE = pathlib.Path(__file__).parent
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 TRACE = """        info  room.print key=probe:x text="about to fail"
         warn  room.failed key=probe:x phase=event tag=RoomExecutionError error="probe.lua:58: as asked
           stack traceback:"""
@@ -41,6 +42,9 @@ def main():
     assert r.returncode == 1 and "module 'room' not found" in r.stdout, r
     r = run(program)
     assert r.returncode == 2 and r.stderr.startswith("usage: stoa room test FILE.lua"), r
+
+    shown = (ROOT / "docs/testing-rooms.md").read_text().split("```lua\n")[1].split("```")[0]
+    assert shown == (ROOT / "examples/poll/poll_test.lua").read_text(), "docs/testing-rooms.md shows another poll_test.lua"
     print("fine")
 
 
