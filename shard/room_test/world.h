@@ -71,7 +71,7 @@ void world_call(struct world *w, struct slice key, enum call_verb verb, struct s
 void world_purge(struct world *w, struct slice key, struct world_answer *out);
 /* Retained events, oldest first, as a JSON array. */
 void world_log(struct world *w, struct slice key, struct world_answer *out);
-/* When the room's alarm is due. False: it has none; *failures of one that failed for good. */
+/* When the room's alarm is due. False: it has none, or one that failed for good. */
 bool world_alarm(struct world *w, struct slice key, int64_t *due_ms);
 
 #endif

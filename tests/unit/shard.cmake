@@ -31,3 +31,8 @@ set_target_properties(plugin_crash PROPERTIES OUTPUT_NAME crash PREFIX "" LIBRAR
 add_dependencies(test_shard_plugin room_counter)
 target_link_libraries(test_shard_plugin PRIVATE stoa_room_header)
 target_compile_definitions(test_shard_plugin PRIVATE ROOMS="${CMAKE_BINARY_DIR}/rooms")
+
+# Tests of rooms in C.
+stoa_test(room_world room_world shard_plugin)
+add_dependencies(test_room_world room_counter)
+target_compile_definitions(test_room_world PRIVATE ROOMS="${CMAKE_BINARY_DIR}/rooms")
