@@ -275,8 +275,9 @@ static struct slice name_take(struct member *mb, size_t at, size_t size)
 /* Id and tags, by which filters are judged. */
 static void names_read(struct member *mb, const struct msg_joined *j)
 {
-    size_t sizes[MEMBER_TAGS_MAX];
+    size_t sizes[MEMBER_TAGS_MAX] = {0};
     mb->names = (struct strbuf){0};
+    mb->n_tags = 0;
     strbuf_put_slice(&mb->names, j->id);
     if (json_type_of(j->tags) == JSON_ARRAY && json_valid(j->tags)) {
         struct json_iter it = json_members(j->tags);

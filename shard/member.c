@@ -86,7 +86,7 @@ static size_t characters(struct slice text)
 /* Unescapes the tags behind each other, then cuts them apart. */
 static bool take_tags(struct connection *c, struct slice tags, struct fault *why)
 {
-    size_t ends[CONTEXT_TAGS_MAX];
+    size_t ends[CONTEXT_TAGS_MAX] = {0};
     struct json_iter it = json_members(tags);
     while (json_next(&it)) {
         size_t from = c->tag_text.size;

@@ -406,8 +406,12 @@ int lua_handler_create(struct handler **out, const char *file_name, struct slice
         ok = job_run(h, load_enter, &text, &fault) && job_run(h, init_enter, NULL, &fault);
         if (!ok) {
             struct slice message = strbuf_slice(&fault.message);
-            const uint8_t *trace = memmem(message.data, message.size, "\nstack traceback", 16);
-            strbuf_put(why, message.data, trace ? (size_t)(trace - message.data) : message.size);
+            const uint8_t *trace = message.size > 0
+                                       ? memmem(message.data, message.size, "\nstack traceback", 16)
+                                       : NULL;
+            if (trace)
+                message.size = (size_t)(trace - message.data);
+            strbuf_put_slice(why, message);
         }
     }
     fault_free(&fault);

@@ -116,7 +116,7 @@ struct lua_handler {
 };
 
 /* ---- budget.c ---- */
-void *budget_alloc(void *h, void *p, size_t old_size, size_t new_size);
+void *budget_alloc(void *ud, void *p, size_t old_size, size_t new_size);
 void budget_begin(struct lua_handler *h);
 void budget_hook(lua_State *L, lua_Debug *event);
 /* Work done in C, in instructions. Does not come back when the budget is spent. */

@@ -310,9 +310,11 @@ static void fields_take(lua_State *L)
     lua_pushnil(L);
     while (lua_next(L, -2)) {
         const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
-        if (!name)
+        if (!name) {
             error_raise(L, "LoadError", "%s: the room's table has a field without a name",
                         handler_of(L)->file_name);
+            return;
+        }
         size_t i = 0;
         while (i < FIELDS && strcmp(name, fields[i].name) != 0)
             i++;

@@ -212,7 +212,7 @@ static const char *capture_again(struct matcher *m, const char *s, int digit)
     if (n == CAPTURE_POSITION || m->text_end - s < n)
         return NULL;
     budget_charge(m->L, (size_t)n / 16);
-    return memcmp(m->captures[i].at, s, (size_t)n) == 0 ? s + n : NULL;
+    return n == 0 || memcmp(m->captures[i].at, s, (size_t)n) == 0 ? s + n : NULL;
 }
 
 /* ---- %b and %f ---- */
@@ -413,8 +413,9 @@ static int find_plain(lua_State *L, struct slice text, struct slice pattern, siz
 /* Nothing in it means anything but itself. */
 static bool is_plain(struct slice pattern)
 {
+    static const char magic[] = {'^', '$', '*', '+', '?', '.', '(', '[', '%', '-'};
     for (size_t i = 0; i < pattern.size; i++) {
-        if (memchr("^$*+?.([%-", pattern.data[i], 10))
+        if (memchr(magic, pattern.data[i], sizeof magic))
             return false;
     }
     return true;

@@ -109,7 +109,10 @@ static int math_random(lua_State *L)
     uint64_t drawn = random_next(L) & mask;
     for (int i = 0; drawn > span && i < 64; i++)
         drawn = random_next(L) & mask;
-    lua_pushinteger(L, (lua_Integer)((uint64_t)low + (drawn > span ? drawn - span - 1 : drawn)));
+    if (drawn > span)
+        drawn -= span + 1;
+    uint64_t number = (uint64_t)low + drawn;
+    lua_pushinteger(L, (lua_Integer)number);
     return 1;
 }
 

@@ -155,7 +155,7 @@ void gateway_inputs_send(struct world *w, struct world_connection *c)
 
 static void tags_read(struct world_connection *c)
 {
-    size_t ends[sizeof c->tag / sizeof *c->tag];
+    size_t ends[sizeof c->tag / sizeof *c->tag] = {0};
     struct slice tags = strbuf_slice(&c->tags);
     if (!json_valid(tags) || json_type_of(tags) != JSON_ARRAY)
         return;

@@ -166,7 +166,7 @@ static struct config_type config_read(lua_State *L, int index)
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
         size_t i = 0;
         while (fields[i] &&
-               (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), fields[i])))
+               (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), fields[i]) != 0))
             i++;
         if (!fields[i])
             luaL_error(L, "%s: not a field of a room type that a test may set",
@@ -176,8 +176,8 @@ static struct config_type config_read(lua_State *L, int index)
     config.max_connection_state = whole_field(L, index, "max_connection_state", 16384);
     lua_getfield(L, index, "on_duplicate");
     const char *duplicate = luaL_optstring(L, -1, NULL);
-    if (duplicate && strcmp(duplicate, "allow") && strcmp(duplicate, "replace") &&
-        strcmp(duplicate, "reject"))
+    if (duplicate && strcmp(duplicate, "allow") != 0 && strcmp(duplicate, "replace") != 0 &&
+        strcmp(duplicate, "reject") != 0)
         luaL_error(L, "on_duplicate: allow, replace or reject");
     config.on_duplicate = duplicate ? mem_strdup(duplicate) : NULL;
     lua_pop(L, 1);
