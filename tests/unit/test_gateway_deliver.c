@@ -104,6 +104,22 @@ START_TEST(test_pack_offset)
 }
 END_TEST
 
+/* A timestamp is a shard's word, and may be anything: it must not overflow what measures ages. */
+START_TEST(test_any_timestamp)
+{
+    static const int64_t stamps[] = {INT64_MIN, -1, 0, INT64_MAX};
+    struct client *raw = open_raw(1, "/events?key=k");
+    int64_t wall_ms = now.wall_ms;
+    for (size_t i = 0; i < sizeof stamps / sizeof *stamps; i++) {
+        now.wall_ms = stamps[i];
+        room_say("k", "\"any\"", EVENT_JSON | EVENT_UTF8, (struct slice){0});
+        now.wall_ms = wall_ms;
+        settle();
+        ck_assert_str_eq(frame(raw), "\"any\"");
+    }
+}
+END_TEST
+
 START_TEST(test_order_of_many)
 {
     struct client *raw = open_raw(1, "/events?key=k");
@@ -245,6 +261,7 @@ int main(void)
     tcase_add_test(tc, test_payload_sizes);
     tcase_add_test(tc, test_pack_is_shared);
     tcase_add_test(tc, test_pack_offset);
+    tcase_add_test(tc, test_any_timestamp);
     tcase_add_test(tc, test_order_of_many);
     tcase_add_test(tc, test_rooms_come_and_go);
     tcase_add_test(tc, test_comments_on_streams);
