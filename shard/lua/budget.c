@@ -25,6 +25,54 @@ static void large_charge(struct lua_handler *h, size_t size)
         lua_sethook(h->current, budget_hook, LUA_MASKCOUNT, 1);
 }
 
+/* Before every piece of memory of a state: they are a list, from which the state's end frees what
+ * Lua has lost. It loses the long texts of luaL_Buffer when their finalizer is called with the C
+ * stack or the memory full. */
+struct piece {
+    struct piece *next, *before;
+};
+_Static_assert(sizeof(struct piece) % 16 == 0, "what follows is aligned as malloc's");
+
+static struct piece *piece_of(void *p)
+{
+    return p ? (struct piece *)p - 1 : NULL;
+}
+
+static void *piece_resize(struct lua_handler *h, struct piece *piece, size_t size)
+{
+    bool is_new = !piece;
+    piece = (struct piece *)mem_realloc(piece, sizeof *piece + size);
+    if (is_new) {
+        piece->next = h->pieces;
+        piece->before = NULL;
+        h->pieces = piece;
+    } else if (piece->before) {
+        piece->before->next = piece;
+    } else {
+        h->pieces = piece;
+    }
+    if (piece->next)
+        piece->next->before = piece;
+    return piece + 1;
+}
+
+static void piece_free(struct lua_handler *h, struct piece *piece)
+{
+    if (piece->before)
+        piece->before->next = piece->next;
+    else
+        h->pieces = piece->next;
+    if (piece->next)
+        piece->next->before = piece->before;
+    mem_free(piece);
+}
+
+void budget_lost_free(struct lua_handler *h)
+{
+    while (h->pieces)
+        piece_free(h, h->pieces);
+}
+
 void *budget_alloc(void *ud, void *p, size_t old_size, size_t new_size)
 {
     struct lua_handler *h = (struct lua_handler *)ud;
@@ -32,7 +80,8 @@ void *budget_alloc(void *ud, void *p, size_t old_size, size_t new_size)
         old_size = 0; /* it is a kind of object then */
     if (new_size == 0) {
         h->used -= old_size;
-        mem_free(p);
+        if (p)
+            piece_free(h, piece_of(p));
         return NULL;
     }
     if (new_size > old_size && !h->unbounded) {
@@ -42,7 +91,7 @@ void *budget_alloc(void *ud, void *p, size_t old_size, size_t new_size)
             large_charge(h, new_size);
     }
     h->used = h->used - old_size + new_size;
-    return mem_realloc(p, new_size);
+    return piece_resize(h, piece_of(p), new_size);
 }
 
 void budget_begin(struct lua_handler *h)

@@ -345,7 +345,7 @@ static void vtable_destroy(struct handler *base)
     if (h->spare)
         run_destroy(h, h->spare);
     lua_close(h->L);
-    STOA_ASSERT(h->used == 0);
+    budget_lost_free(h);
     strbuf_free(&h->text);
     strbuf_free(&h->scratch);
     strbuf_free(&h->keys);

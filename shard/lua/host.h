@@ -95,6 +95,7 @@ struct lua_handler {
     int kept[KEPT_COUNT];
     /* budget */
     size_t used, limit;
+    struct piece *pieces; /* all memory of the state */
     bool unbounded;
     int64_t steps_left;
     enum stop stop;
@@ -117,6 +118,7 @@ struct lua_handler {
 
 /* ---- budget.c ---- */
 void *budget_alloc(void *ud, void *p, size_t old_size, size_t new_size);
+void budget_lost_free(struct lua_handler *h); /* when the state is closed */
 void budget_begin(struct lua_handler *h);
 void budget_hook(lua_State *L, lua_Debug *event);
 /* Work done in C, in instructions. Does not come back when the budget is spent. */

@@ -340,6 +340,23 @@ START_TEST(nothing_stays)
 }
 END_TEST
 
+/* Lua builds long texts outside of its own objects and frees them in a finalizer, which fails when
+ * it is called with the C stack full: the text is lost to Lua. It comes back with the state. */
+START_TEST(finalizers_that_fail)
+{
+    struct handler *h =
+        world_body("if input then return 'well' end local x, t = 1 t = setmetatable({}, { __index "
+                   "= function() pcall(table.unpack, t, 1, "
+                   "x * 100) x = x + 1 pcall(function() local s = ('x'):rep(x * 1000) end) end }) "
+                   "pcall(table.unpack, t, 1, 100)");
+    struct context *w = world_create(h, "a");
+    ck_assert_int_eq(world_call(w, "f", ""), RUN_KILLED);
+    ck_assert_str_eq(world_answer(w, "f", "1"), "\"well\"");
+    world_destroy(w);
+    h->vtable->destroy(h); /* the leak detector looks */
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("lua_sandbox");
@@ -353,6 +370,7 @@ int main(void)
     tcase_add_test(t, deep_recursion);
     tcase_add_test(t, overdue_segments);
     tcase_add_test(t, nothing_stays);
+    tcase_add_test(t, finalizers_that_fail);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
