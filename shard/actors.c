@@ -53,7 +53,7 @@ void actor_row(struct shard *s, const struct store_row *row)
         strbuf_free(&alarm.why);
         break;
     case TABLE_DONE:
-        done_row(s, row);
+        done_row(s, room, row);
         break;
     default:
         break;

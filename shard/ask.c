@@ -33,14 +33,15 @@ static void send_answer(struct shard *s, struct asker asker, struct slice key, s
 /* ---- the best few of many rooms ---- */
 
 struct pick {
-    struct room *room;
+    struct slice key;
+    struct room *room; /* NULL: a cold one */
+    uint64_t head;
     uint32_t busy;
 };
 
 static int by_key(const void *a, const void *b)
 {
-    struct slice x = room_key(((const struct pick *)a)->room);
-    struct slice y = room_key(((const struct pick *)b)->room);
+    struct slice x = ((const struct pick *)a)->key, y = ((const struct pick *)b)->key;
     int order = memcmp(x.data, y.data, x.size < y.size ? x.size : y.size);
     if (order != 0)
         return order;
@@ -82,17 +83,30 @@ static void put_number(struct strbuf *out, const char *name, uint64_t value)
     strbuf_put_u64(out, value);
 }
 
-static void put_room(struct shard *s, struct strbuf *out, struct room *room, bool first)
+static void put_pick(struct shard *s, struct strbuf *out, const struct pick *pick, bool first)
 {
-    room_retain_exactly(s, room);
+    struct room *room = pick->room;
+    if (room)
+        room_retain_exactly(s, room);
     strbuf_put_text(out, first ? "{\"key\":" : ",{\"key\":");
-    json_quote(out, room_key(room));
-    put_number(out, "head", room->head);
-    put_number(out, "events", room->head - room->floor);
-    put_number(out, "bytes", room->retained_bytes);
+    json_quote(out, pick->key);
+    put_number(out, "head", pick->head);
+    put_number(out, "events", room ? room->head - room->floor : 0);
+    put_number(out, "bytes", room ? room->retained_bytes : 0);
 }
 
 /* ---- keys, top ---- */
+
+static void keys_add(const struct shard *s, const struct msg_ask *ask, struct vec *picks,
+                     const struct pick *pick, uint16_t slot, size_t limit)
+{
+    if (!begins_with(pick->key, ask->prefix) || !slot_owned(s, slot) ||
+        (ask->after.size > 0 && !is_behind(pick->key, ask->after)))
+        return;
+    *VEC_PUSH(picks, struct pick) = *pick;
+    if (picks->count >= 2 * limit + 2)
+        picks_cut(picks, limit + 1, by_key);
+}
 
 static void answer_keys(struct shard *s, struct asker asker, const struct message *m)
 {
@@ -102,19 +116,20 @@ static void answer_keys(struct shard *s, struct asker asker, const struct messag
     size_t cursor = 0;
     struct room *room;
     while ((room = (struct room *)map_next(s->by_id, &cursor)) != NULL) {
-        struct slice key = room_key(room);
-        if (!begins_with(key, ask->prefix) || !slot_owned(s, room->slot) ||
-            (ask->after.size > 0 && !is_behind(key, ask->after)))
-            continue;
-        *VEC_PUSH(&picks, struct pick) = (struct pick){.room = room};
-        if (picks.count >= 2 * limit + 2)
-            picks_cut(&picks, limit + 1, by_key);
+        const struct pick pick = {.key = room_key(room), .room = room, .head = room->head};
+        keys_add(s, ask, &picks, &pick, room->slot, limit);
+    }
+    cursor = 0;
+    const struct cold_room *cold;
+    while ((cold = (const struct cold_room *)map_next(s->cold, &cursor)) != NULL) {
+        const struct pick pick = {.key = cold_key(cold), .head = cold->head};
+        keys_add(s, ask, &picks, &pick, cold->slot, limit);
     }
     picks_cut(&picks, limit + 1, by_key);
     struct strbuf json = {0};
     strbuf_put_text(&json, "{\"keys\":[");
     for (size_t i = 0; i < picks.count && i < limit; i++) {
-        put_room(s, &json, VEC_AT(&picks, struct pick)[i].room, i == 0);
+        put_pick(s, &json, &VEC_AT(&picks, struct pick)[i], i == 0);
         strbuf_put_byte(&json, '}');
     }
     strbuf_printf(&json, "],\"more\":%s}", picks.count > limit ? "true" : "false");
@@ -134,7 +149,8 @@ static void answer_top(struct shard *s, struct asker asker, const struct message
         uint32_t busy = room_busy(room, s->clock_ms);
         if (busy == 0)
             continue;
-        *VEC_PUSH(&picks, struct pick) = (struct pick){.room = room, .busy = busy};
+        *VEC_PUSH(&picks, struct pick) =
+            (struct pick){.key = room_key(room), .room = room, .head = room->head, .busy = busy};
         if (picks.count >= 2 * limit + 2)
             picks_cut(&picks, limit, by_busy);
     }
@@ -143,7 +159,7 @@ static void answer_top(struct shard *s, struct asker asker, const struct message
     strbuf_put_text(&json, "{\"rooms\":[");
     for (size_t i = 0; i < picks.count; i++) {
         const struct pick *pick = &VEC_AT(&picks, struct pick)[i];
-        put_room(s, &json, pick->room, i == 0);
+        put_pick(s, &json, pick, i == 0);
         strbuf_printf(&json, ",\"per_second\":%.1f,\"gateways\":%u}", pick->busy / 10.0,
                       (unsigned)pick->room->n_subs);
     }
@@ -165,7 +181,7 @@ static void answer_status(struct shard *s, struct asker asker, const struct mess
     json_quote(&json, slice_text(s->self.version));
     strbuf_printf(&json, ",\"boot\":\"%016llx\"", (unsigned long long)s->self.boot);
     put_number(&json, "slots", s->slots_owned);
-    put_number(&json, "rooms", map_count(s->by_id));
+    put_number(&json, "rooms", map_count(s->by_id) + map_count(s->cold));
     put_number(&json, "subscribed", s->rooms_subscribed);
     put_number(&json, "events", s->retained_events);
     put_number(&json, "bytes", s->retained_bytes);

@@ -11,10 +11,12 @@ static struct slice done_key(const struct done *d)
     return slice_of(&d->room_id, 8 + sizeof d->msg_id);
 }
 
-static struct done *done_create(struct shard *s, uint64_t room_id, const uint8_t id[16])
+static struct done *done_create(struct shard *s, struct room *room, const uint8_t id[16])
 {
     struct done *d = (struct done *)mem_zalloc(sizeof *d);
-    d->room_id = room_id;
+    d->room = room;
+    d->room_id = room->room_id;
+    room->dones++;
     memcpy(d->msg_id, id, sizeof d->msg_id);
     d->until_ms = s->clock_ms + CALL_ANSWER_KEPT_MS;
     list_push_back(&s->dones, &d->by_age);
@@ -25,6 +27,7 @@ static struct done *done_create(struct shard *s, uint64_t room_id, const uint8_t
 static void done_free(struct shard *s, struct done *d)
 {
     list_remove(&d->by_age);
+    d->room->dones--;
     (void)map_remove(s->done_by_id, done_key(d));
     buf_unref(d->value);
     mem_free(d);
@@ -63,17 +66,17 @@ void done_add(struct shard *s, struct room *room, const uint8_t id[16], struct s
         .table = TABLE_DONE, .room_id = room->room_id, .name = slice_of(id, 16), .value = value};
     if (!turn_check(s, s->store->vtable->put_row(s->store, &row)))
         return;
-    struct done *d = done_create(s, room->room_id, id);
+    struct done *d = done_create(s, room, id);
     d->value = buf_copy_slice(value);
     *VEC_PUSH(&s->turn.dones, struct done *) = d;
     room->rows++;
 }
 
 /* How old it is nobody knows any more: its time begins anew. */
-void done_row(struct shard *s, const struct store_row *row)
+void done_row(struct shard *s, struct room *room, const struct store_row *row)
 {
     if (row->name.size == 16)
-        (void)done_create(s, row->room_id, row->name.data);
+        (void)done_create(s, room, row->name.data);
 }
 
 void done_forget(struct shard *s)
@@ -83,11 +86,8 @@ void done_forget(struct shard *s)
         const struct done *d = LIST_ENTRY(at, struct done, by_age);
         if (d->until_ms > s->clock_ms || s->turn.dones_gone >= FORGET_MAX || !turn_begin(s))
             return;
-        struct room *room = (struct room *)map_get(s->by_id, map_id(&d->room_id));
-        if (room) {
-            (void)turn_stage(s, room);
-            room->rows--;
-        }
+        (void)turn_stage(s, d->room);
+        d->room->rows--;
         if (!turn_check(s, s->store->vtable->delete_row(s->store, TABLE_DONE, d->room_id,
                                                         slice_of(d->msg_id, 16))))
             return;

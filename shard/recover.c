@@ -47,7 +47,7 @@ static void on_slot(void *ctx, const struct store_slot *slot)
     s->slot_epoch[slot->slot] = slot->epoch;
 }
 
-static bool row_is_sound(const struct shard *s, const struct store_room *row)
+static bool row_is_sound(struct shard *s, const struct store_room *row)
 {
     return row->room_id != 0 && row->epoch != 0 && row->floor <= row->head &&
            row->class_no < STORE_CLASSES && row->slot < SLOT_COUNT && row->key.size >= 1 &&
@@ -365,6 +365,8 @@ void recover(struct shard *s, const struct shard_options *options)
     cursor = 0;
     while ((room = (struct room *)map_next(s->by_id, &cursor)) != NULL)
         room_open_index(s, room);
+    while (cold_walk(s, SIZE_MAX, 0))
+        ;
     LOG(s->log, LOG_INFO, "shard.open", LOG_U64("slots", s->slots_owned),
         LOG_U64("rooms", r.n_rooms), LOG_U64("records", r.n_records),
         LOG_U64("orphans", r.orphans));

@@ -1,6 +1,7 @@
-/* CORE. One room as the shard's memory holds it. An idle room is this struct with its key, its
- * places in the maps and 8 bytes a subscribed gateway: under 0.5 KiB. The index of records and the
- * memory of ids exist only while there are records. */
+/* CORE. One room as the shard's memory holds it. An idle room that somebody watches is this struct
+ * with its key, its places in the maps and 8 bytes a subscribed gateway: under 0.5 KiB. The index
+ * of records and the memory of ids exist only while there are records. With none of these it is
+ * put away: a cold room. */
 #ifndef STOA_SHARD_ROOM_H
 #define STOA_SHARD_ROOM_H
 
@@ -54,6 +55,7 @@ struct room {
     struct heap_node confirm; /* in shard->confirms: when unconfirmed connections end, ns */
     uint32_t n_links;
     uint32_t rows;           /* on disk, beside its own */
+    uint32_t dones;          /* remembered answers: struct done that point here */
     uint32_t transients;     /* records above the floor that no joiner gets */
     uint64_t gone;           /* highest seq below the floor that joiners could have got */
     bool held;               /* nothing but the run that waits may go on */
@@ -68,6 +70,28 @@ struct room {
     uint8_t floor_reason; /* enum miss_reason: what raised the floor last */
     uint8_t key[];
 };
+
+/* A room with nothing in memory but what its row says (cold.c). */
+struct cold_room {
+    uint64_t room_id;
+    uint64_t epoch;
+    uint64_t head; /* the floor, too: no records */
+    uint64_t gone;
+    int64_t floor_ts;
+    int64_t touched;
+    uint32_t rows;
+    uint16_t slot;
+    uint16_t key_size;
+    uint8_t class_no;
+    uint8_t floor_reason;
+    bool alarm_dead;
+    uint8_t key[];
+};
+
+static inline struct slice cold_key(const struct cold_room *cold)
+{
+    return slice_of(cold->key, cold->key_size);
+}
 
 static inline struct slice room_key(const struct room *room)
 {

@@ -84,6 +84,11 @@ const struct retention *room_retention(const struct shard *s, const struct room 
     return &s->types[room->type].retention;
 }
 
+const struct retention *key_retention(const struct shard *s, struct slice key)
+{
+    return &s->types[type_of(s, key)].retention;
+}
+
 struct handler *room_handler(const struct shard *s, const struct room *room)
 {
     return s->types[room->type].handler;
@@ -124,9 +129,16 @@ int64_t class_window_ms(const struct shard *s, unsigned class_no)
 
 /* ---- the table ---- */
 
-struct room *rooms_find(const struct shard *s, struct slice key)
+struct room *rooms_find(struct shard *s, struct slice key)
 {
-    return (struct room *)map_get(s->rooms, key);
+    struct room *room = (struct room *)map_get(s->rooms, key);
+    return room ? room : cold_open(s, key);
+}
+
+void rooms_add(struct shard *s, struct room *room)
+{
+    rooms_retype(s, room);
+    map_put(s->rooms, room_key(room), room);
 }
 
 struct room *rooms_open(struct shard *s, struct slice key, uint16_t slot)
@@ -137,14 +149,14 @@ struct room *rooms_open(struct shard *s, struct slice key, uint16_t slot)
     room = room_create(key, slot);
     room->touched = s->clock_ms;
     room->class_no = s->types[type_of(s, key)].class_no;
-    rooms_retype(s, room);
-    map_put(s->rooms, room_key(room), room);
+    rooms_add(s, room);
     return room;
 }
 
 void rooms_free(struct shard *s, struct room *room)
 {
     STOA_ASSERT(room->n_subs == 0 && room->dirty_refs == 0 && room->stage == 0);
+    STOA_ASSERT(room->dones == 0);
     s->types[room->type].rooms[room->class_no]--;
     if (room->room_id)
         (void)map_remove(s->by_id, map_id(&room->room_id));
@@ -158,7 +170,7 @@ void rooms_free(struct shard *s, struct room *room)
 void rooms_drop_if_blank(struct shard *s, struct room *room)
 {
     bool needed = room->epoch != 0 || room->n_subs > 0 || room->first_op || room->dirty_refs > 0 ||
-                  room->stage != 0 || room->actor;
+                  room->stage != 0 || room->actor || room->dones > 0;
     if (!needed)
         rooms_free(s, room);
 }

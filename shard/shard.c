@@ -190,6 +190,7 @@ static void register_metrics(struct shard_metrics *mm, struct metrics *m)
     mm->retained_events =
         metrics_gauge(m, "stoa_retained_events", "", "Events that readers can get.");
     mm->rooms_stored = metrics_gauge(m, "stoa_rooms", "state=\"stored\"", "Rooms by state.");
+    mm->rooms_cold = metrics_gauge(m, "stoa_rooms", "state=\"cold\"", "Rooms by state.");
     mm->rooms_subscribed =
         metrics_gauge(m, "stoa_rooms", "state=\"subscribed\"", "Rooms by state.");
     mm->slots_owned = metrics_gauge(m, "stoa_slots_owned", "", "Slots whose token is here.");
@@ -214,7 +215,8 @@ static void gauges_set(struct shard *s)
 {
     metric_set(s->metric.retained_bytes, (double)s->retained_bytes);
     metric_set(s->metric.retained_events, (double)s->retained_events);
-    metric_set(s->metric.rooms_stored, (double)map_count(s->by_id));
+    metric_set(s->metric.rooms_stored, (double)(map_count(s->by_id) + map_count(s->cold)));
+    metric_set(s->metric.rooms_cold, (double)map_count(s->cold));
     metric_set(s->metric.rooms_subscribed, (double)s->rooms_subscribed);
     metric_set(s->metric.slots_owned, s->slots_owned);
     metric_set(s->metric.alarms_dead, (double)s->alarms_dead);
@@ -243,6 +245,7 @@ struct shard *shard_create(const struct shard_options *options, struct store *st
     s->map_seed = rng_u64(&s->rng);
     s->rooms = map_create(s->map_seed);
     s->by_id = map_create(s->map_seed);
+    cold_create(s);
     s->asks = map_create(s->map_seed);
     list_init(&s->ready);
     register_metrics(&s->metric, metrics);
@@ -293,6 +296,7 @@ void shard_destroy(struct shard **s_p)
         room_discard(s, room);
     map_destroy(&s->rooms);
     map_destroy(&s->by_id);
+    cold_destroy(s);
     heap_free(&s->removals);
     heap_free(&s->alarms);
     heap_free(&s->confirms);
@@ -342,6 +346,7 @@ static bool turn_run(struct shard *s)
     bool more = !s->turn.failed && trim_step(s, s->turn.durable == 0);
     turn_finish(s);
     actors_idle(s);
+    cold_step(s);
     return more || !list_empty(&s->ready);
 }
 
@@ -366,7 +371,8 @@ int64_t shard_deadline(const struct shard *s)
     if (!list_empty(&s->ready))
         return s->now.mono_ns;
     int64_t due = trim_deadline(s);
-    int64_t others[] = {hub_deadline(s->hub), ask_deadline(s), actors_deadline(s)};
+    int64_t others[] = {hub_deadline(s->hub), ask_deadline(s), actors_deadline(s),
+                        cold_deadline(s)};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         if (others[i] < due)
             due = others[i];
@@ -410,9 +416,10 @@ void shard_validate(const struct shard *s)
     while ((room = (const struct room *)map_next(s->rooms, &cursor)) != NULL) {
         room_validate(room);
         STOA_ASSERT(room->stage == 0 && room->type < s->n_types);
-        STOA_ASSERT(rooms_find(s, room_key(room)) == room);
+        STOA_ASSERT(map_get(s->rooms, room_key(room)) == room);
+        STOA_ASSERT(!map_get(s->cold, room_key(room)));
         bool blank = room->epoch == 0 && room->n_subs == 0 && !room->first_op &&
-                     room->dirty_refs == 0 && !room->actor;
+                     room->dirty_refs == 0 && !room->actor && room->dones == 0;
         STOA_ASSERT(!blank);
         actors_validate(s, room);
         events += room->head - room->floor - room->transients;

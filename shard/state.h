@@ -5,6 +5,7 @@
  *   replay.c    positions, misses, pages           trim.c     retention, removal, expiry of rooms
  *   recover.c   the scan at start                  ask.c      questions of operators
  *   rooms.c     the table of rooms, slots, floors   actors.c  rooms with handlers, all of them
+ *   cold.c      rooms of which only the row matters
  *
  * The order of a turn is the promise of the shard:
  *   decide (memory changes, undo is noted) -> trim -> commit -> settle -> answers, DELIVERs
@@ -64,6 +65,7 @@ struct reply {
 /* An answer to a call with an id. */
 struct done {
     struct list by_age; /* in shard->dones, oldest first */
+    struct room *room;  /* borrowed: it stays while it has any */
     uint64_t room_id;   /* with the id: the key */
     uint8_t msg_id[16];
     int64_t until_ms;
@@ -125,7 +127,7 @@ struct turn {
     struct vec ops;                 /* struct op *, owned: payloads live until delivered */
     struct vec gone;                /* struct gone */
     struct vec removed;             /* struct room *: taken out of `removals` */
-    struct vec expired;             /* struct room *: rows deleted */
+    struct vec expired;             /* struct cold_room *: rows deleted */
     struct vec actors;              /* struct actor *: to be written */
     struct vec kept;                /* void *, owned: what staged events point into */
     struct vec dones;               /* struct done *: new */
@@ -140,7 +142,7 @@ struct ask_wait; /* ask.c */
 struct shard_metrics {
     struct metric *publish[16]; /* by enum publish_result */
     struct metric *commit_events, *retained_bytes, *retained_events;
-    struct metric *rooms_stored, *rooms_subscribed;
+    struct metric *rooms_stored, *rooms_cold, *rooms_subscribed;
     struct metric *slots_owned;
     struct metric *missed[MISS_EPOCH + 1];
     struct metric *deliveries, *resyncs, *orphans, *damaged;
@@ -175,7 +177,8 @@ struct shard {
     unsigned slots_owned;
 
     struct map *rooms;    /* by key; owns */
-    struct map *by_id;    /* those with an epoch */
+    struct map *by_id;    /* those of them with an epoch */
+    struct map *cold;     /* struct cold_room by key; owns. A key is in one of both */
     struct list ready;    /* rooms with queued ops */
     struct heap removals; /* rooms by the time when their oldest record may go, ms */
     size_t rooms_subscribed;
@@ -193,8 +196,10 @@ struct shard {
     bool draining;
     int64_t trim_due_ns;      /* next look at the oldest ends */
     int64_t removal_pause_ns; /* no removal before: the last transaction of trims alone failed */
-    int64_t expiry_due_ns;    /* next stretch of the walk over idle rooms */
+    int64_t expiry_due_ns;    /* next stretch of the walk over cold rooms */
     size_t expiry_cursor;
+    int64_t cold_due_ns; /* next stretch of the walk for rooms to put away */
+    size_t cold_cursor;
 
     struct list actors;    /* rooms with handlers in memory, longest unused first */
     struct heap alarms;    /* of rooms: wall clock, ms */
@@ -218,8 +223,10 @@ struct shard {
 };
 
 /* ---- rooms.c ---- */
-struct room *rooms_find(const struct shard *s, struct slice key);
+struct room *rooms_find(struct shard *s, struct slice key); /* a cold one is opened */
 struct room *rooms_open(struct shard *s, struct slice key, uint16_t slot); /* finds or creates */
+/* Into the table, with its type; the class is the room's. */
+void rooms_add(struct shard *s, struct room *room);
 void rooms_free(struct shard *s, struct room *room);
 /* Frees the room if nothing needs it: no event ever, nobody subscribed, nothing queued. */
 void rooms_drop_if_blank(struct shard *s, struct room *room);
@@ -229,6 +236,7 @@ void rooms_retype(struct shard *s, struct room *room);
 void types_set(struct shard *s, const struct shard_type *types, size_t n_types);
 void types_free(struct shard *s);
 const struct retention *room_retention(const struct shard *s, const struct room *room);
+const struct retention *key_retention(const struct shard *s, struct slice key);
 struct handler *room_handler(const struct shard *s, const struct room *room); /* NULL: events */
 /* How long ids of its publishes are remembered; INT64_MAX: for ever. */
 int64_t room_window_ms(const struct shard *s, const struct room *room);
@@ -320,6 +328,17 @@ int64_t trim_deadline(const struct shard *s);
 /* Forgets the oldest ids of a room that has too many. */
 void trim_ids(struct room *room);
 
+/* ---- cold.c ---- */
+void cold_create(struct shard *s);
+void cold_destroy(struct shard *s);
+struct room *cold_open(struct shard *s, struct slice key); /* NULL: no cold room of this key */
+/* Puts away those of the next `rooms` in the walk that are cold, not touched for idle_ms. Between
+ * turns. Returns false at the end of the walk; the next one begins anew. */
+bool cold_walk(struct shard *s, size_t rooms, int64_t idle_ms);
+void cold_step(struct shard *s);
+int64_t cold_deadline(const struct shard *s);
+void cold_free(struct shard *s, struct cold_room *cold);
+
 /* ---- recover.c ---- */
 void recover(struct shard *s, const struct shard_options *options);
 
@@ -349,7 +368,7 @@ struct done *done_find(struct shard *s, const struct room *room, const uint8_t i
 /* The row's value, in `out`; false: it is damaged. */
 bool done_read(struct shard *s, const struct done *done, struct strbuf *out);
 void done_add(struct shard *s, struct room *room, const uint8_t id[16], struct slice value);
-void done_row(struct shard *s, const struct store_row *row);
+void done_row(struct shard *s, struct room *room, const struct store_row *row);
 void done_forget(struct shard *s); /* within a turn: rows that are too old */
 void done_settle(struct shard *s);
 void done_rollback(struct shard *s);

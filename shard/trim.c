@@ -185,19 +185,17 @@ static size_t trim_classes(struct shard *s, size_t max)
 
 /* ---- rows ---- */
 
-static bool row_expired(const struct shard *s, const struct room *room)
+static bool row_expired(const struct shard *s, const struct cold_room *room)
 {
-    int64_t age = room_retention(s, room)->age_ms;
-    return room->epoch != 0 && !room->retain && room->rows == 0 && !room->actor &&
-           room->n_subs == 0 && !room->first_op && room->dirty_refs == 0 && room->stage == 0 &&
-           age > 0 && s->clock_ms - room->touched > age + ROOM_META_MIN_MS;
+    int64_t age = key_retention(s, cold_key(room))->age_ms;
+    return room->rows == 0 && age > 0 && s->clock_ms - room->touched > age + ROOM_META_MIN_MS;
 }
 
 static void expire_rows(struct shard *s)
 {
     s->expiry_due_ns = s->now.mono_ns + EXPIRY_NS;
     for (size_t n = 0; n < EXPIRY_ROOMS && !s->turn.failed; n++) {
-        struct room *room = (struct room *)map_next(s->rooms, &s->expiry_cursor);
+        struct cold_room *room = (struct cold_room *)map_next(s->cold, &s->expiry_cursor);
         if (!room) {
             s->expiry_cursor = 0;
             break;
@@ -206,7 +204,7 @@ static void expire_rows(struct shard *s)
             continue;
         if (!turn_check(s, s->store->vtable->delete_room(s->store, room->room_id)))
             break;
-        *VEC_PUSH(&s->turn.expired, struct room *) = room;
+        *VEC_PUSH(&s->turn.expired, struct cold_room *) = room;
         s->turn.trim_ts[room->class_no] = max_i64(
             max_i64(s->turn.trim_ts[room->class_no], s->trim_ts[room->class_no]), room->floor_ts);
         (void)put_class_meta(s, room->class_no);
@@ -261,7 +259,7 @@ void trim_settle(struct shard *s)
         s->class_floor_ts[c] = max_i64(s->class_floor_ts[c], t->trim_ts[c]);
     }
     for (size_t i = 0; i < t->expired.count; i++)
-        rooms_free(s, VEC_AT(&t->expired, struct room *)[i]);
+        cold_free(s, VEC_AT(&t->expired, struct cold_room *)[i]);
 }
 
 void trim_rollback(struct shard *s)
