@@ -12,6 +12,7 @@
 #include "common/config_internal.h"
 #include "common/hash.h"
 #include "common/mem.h"
+#include "common/template.h"
 
 #define FILE_MAX_BYTES (1u << 20)
 #define SECRET_MAX_BYTES 65536
@@ -380,6 +381,37 @@ static void check_type(const struct config *c, const struct config_type *type, s
     check_list(c, path, &type->headers, why);
 }
 
+/* Where the first of a route's fields stands that is given. */
+static const char *route_origin(const struct config *c, const char *path)
+{
+    static const char *const fields[] = {"path", "key", "replay", "dialect"};
+    char field[64];
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        snprintf(field, sizeof field, "%s.%s", path, fields[i]);
+        const struct origin *known = origin_find(c, field);
+        if (known)
+            return known->from;
+    }
+    return "configuration";
+}
+
+static void check_route(const struct config *c, size_t place, struct strbuf *why)
+{
+    const struct config_route *r = &c->routes[place];
+    char path[32];
+    struct strbuf reason = {0};
+    snprintf(path, sizeof path, "routes[%zu]", place);
+    const char *where = route_origin(c, path);
+    if (!r->path || r->path[0] != '/' || !r->key)
+        config_problem(why, where, path, "needs a path that begins with '/' and a key");
+    else if (!template_check(r->path, r->key, &reason))
+        config_problem(why, where, path, "%s", strbuf_cstr(&reason));
+    if (!replay_ok(r->replay))
+        config_problem(why, where, path, "replay is \"%s\"; it can be all, none or a number",
+                       r->replay);
+    strbuf_free(&reason);
+}
+
 static int check_whole(struct config *c, struct strbuf *why)
 {
     size_t before = why->size;
@@ -392,17 +424,8 @@ static int check_whole(struct config *c, struct strbuf *why)
     check_list(c, "cluster.shards", &c->cluster.shards, why);
     for (size_t i = 0; i < c->n_types; i++)
         check_type(c, &c->types[i], why);
-    for (size_t i = 0; i < c->n_routes; i++) {
-        char path[32];
-        snprintf(path, sizeof path, "routes[%zu]", i);
-        const struct config_route *r = &c->routes[i];
-        if (!r->path || r->path[0] != '/' || !r->key)
-            config_problem(why, "configuration", path,
-                           "needs a path that begins with '/' and a key");
-        if (!replay_ok(r->replay))
-            config_problem(why, "configuration", path,
-                           "replay is \"%s\"; it can be all, none or a number", r->replay);
-    }
+    for (size_t i = 0; i < c->n_routes; i++)
+        check_route(c, i, why);
     return why->size == before ? ERR_OK : ERR_INVALID;
 }
 

@@ -15,6 +15,7 @@
     }
 
 #define AGE_MAX_MS (INT64_C(3650) * 24 * 3600 * 1000)
+#define RATE_MAX 1000000 /* a second */
 #define STORE_MAX_BYTES (UINT64_C(1) << 46)
 
 /* clang-format off */
@@ -49,7 +50,7 @@ const struct field config_fields[] = {
     {"gateway.limits.sockets", FIELD_NUMBER, AT(gateway.limits.sockets), "100000", "sockets of this process", NULL, NULL, 1, 10000000, false, true},
     {"gateway.limits.sockets_per_ip", FIELD_NUMBER, AT(gateway.limits.sockets_per_ip), "0", "0: no limit", NULL, NULL, 0, 10000000, false, true},
     {"gateway.limits.keys_per_socket", FIELD_NUMBER, AT(gateway.limits.keys_per_socket), "1000", "keys of one stoa.v1 socket", NULL, NULL, 1, KEYS_PER_SOCKET_MAX, false, true},
-    {"gateway.limits.connection_rate", FIELD_RATE, AT(gateway.limits.connection_rate), "0", "new connections of one address, \"50/s\"; 0: no limit", NULL, NULL, 0, 1000000, false, true},
+    {"gateway.limits.connection_rate", FIELD_RATE, AT(gateway.limits.connection_rate), "0", "new connections of one address, \"50/s\"; 0: no limit", NULL, NULL, 0, RATE_MAX, false, true},
     {"monitor.listen", FIELD_TEXT, AT(monitor.listen), NULL, "health and metrics; default: 127.0.0.1, 8090 gateway, 8091 router, 8092+index shard", NULL, NULL, 0, 0, false, false},
     {"auth.mode", FIELD_TEXT, AT(auth.mode), NULL, "none: everybody who reaches the gateway may read and publish; needed beyond loopback", "none", "token", 0, 0, false, true},
     LATER("auth.keys", "keys that sign tokens"),
@@ -64,7 +65,9 @@ const struct field config_fields[] = {
     {"types.*.max_connection_state", FIELD_SIZE, IN_TYPE(max_connection_state), NULL, "JSON text of a connection's state; default: the handler's, else 2KiB", NULL, NULL, 1, CONNECTION_STATE_MAX_BYTES, false, true},
     {"types.*.headers", FIELD_LIST, IN_TYPE(headers), NULL, "that the handler's identify sees besides origin, user-agent and accept-language", NULL, NULL, 0, 0, false, true},
     LATER("types.*.presence", "who is there"),
-    LATER("types.*.rate", "events of a connection, of a room"),
+    {"types.*.rate.connection", FIELD_RATE, IN_TYPE(rate_connection), "0", "what one socket says to one room, \"20/s\", in bursts of a second's worth; 0: no limit", NULL, NULL, 0, RATE_MAX, false, true},
+    {"types.*.rate.room", FIELD_RATE, IN_TYPE(rate_room), "0", "all that comes to one room; 0: no limit", NULL, NULL, 0, RATE_MAX, false, true},
+    {"types.*.rate.over", FIELD_TEXT, IN_TYPE(rate_over), "close", "a raw frame over a rate: close (1008) or drop; what can be answered is told 429", "close|drop", NULL, 0, 0, false, true},
     LATER("types.*.schemas", "JSON schemas of events"),
     {"routes.*.path", FIELD_TEXT, IN_ROUTE(path), NULL, "where it is served", NULL, NULL, 0, 0, false, false},
     {"routes.*.key", FIELD_TEXT, IN_ROUTE(key), NULL, "the key, from the path's parts", NULL, NULL, 0, 0, false, false},

@@ -65,7 +65,7 @@ static void put_with_unit(struct strbuf *out, uint64_t value, const struct unit 
 
 /* ---- kinds ---- */
 
-static bool set_rate(const char *text, double *out)
+static bool rate_read(const char *text, double *out)
 {
     char *end;
     if (!((text[0] >= '0' && text[0] <= '9') || text[0] == '.'))
@@ -203,6 +203,22 @@ static bool set_number(const struct field *f, void *at, const char *text, struct
     return true;
 }
 
+static bool set_rate(const struct field *f, double *at, const char *text, struct strbuf *why)
+{
+    double value = 0;
+    if (!rate_read(text, &value)) {
+        strbuf_printf(why, "\"%s\" is not %s", text, kind_wanted(f->kind));
+        return false;
+    }
+    if (value > (double)f->max) {
+        strbuf_printf(why, "\"%s\" is out of range, 0/s to %llu/s", text,
+                      (unsigned long long)f->max);
+        return false;
+    }
+    *at = value;
+    return true;
+}
+
 static void set_text(void *at, const char *text)
 {
     char **target = at;
@@ -290,10 +306,7 @@ bool config_value_set(const struct field *f, void *base, const char *text, const
     case FIELD_KEYS:
         return set_list(f, base, text, why);
     case FIELD_RATE:
-        if (set_rate(text, at))
-            return true;
-        strbuf_printf(why, "\"%s\" is not %s", text, kind_wanted(f->kind));
-        return false;
+        return set_rate(f, at, text, why);
     case FIELD_BOOL:
         return set_bool(at, text, why);
     case FIELD_LATER:

@@ -69,7 +69,7 @@ struct gateway_options {
     const char *const *origins;       /* gateway.origins; NULL-terminated, NULL: not configured */
     const struct gateway_type *types; /* declared ones; [0] is "events" */
     size_t n_types;
-    const struct gateway_route *routes; /* valid ones: see own_route_valid */
+    const struct gateway_route *routes; /* valid ones: see template_check */
     size_t n_routes;
     const char *address;          /* where this gateway listens, for /status */
     const char *const *endpoints; /* of peer 1, 2, ... as dialed, for /status */
@@ -77,8 +77,6 @@ struct gateway_options {
     const char *version;
 };
 
-/* Whether the path and the key of a route fit together; `why` says what does not. */
-bool own_route_valid(const struct gateway_route *route, struct strbuf *why);
 struct gateway *gateway_create(const struct gateway_options *options,
                                const struct hub_ports *hub_ports, const struct gateway_ports *ports,
                                struct log *log, struct metrics *metrics);

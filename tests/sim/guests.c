@@ -4,6 +4,7 @@
 #include "sim.h"
 
 #include "common/json.h"
+#include "common/template.h"
 
 #define SEEDS_WITH 4
 
@@ -51,10 +52,10 @@ static void routes_check(struct world *w)
 {
     struct strbuf why = {0};
     for (size_t i = 0; i < OWN_ROUTES; i++)
-        if (!own_route_valid(&own_routes[i], &why))
+        if (!template_check(own_routes[i].path, own_routes[i].key, &why))
             world_fail(w, "a route is refused: %s", strbuf_cstr(&why));
     for (size_t i = 0; i < sizeof bad_routes / sizeof *bad_routes; i++)
-        if (own_route_valid(&bad_routes[i], &why))
+        if (template_check(bad_routes[i].path, bad_routes[i].key, &why))
             world_fail(w, "a route is taken: %s", bad_routes[i].path);
     strbuf_free(&why);
 }

@@ -82,7 +82,7 @@ START_TEST(test_whole_file)
         "monitor: { listen: 0.0.0.0:8090 }\n"
         "auth: { mode: none }\n"
         "types:\n"
-        "  chat: { retention: { age: 7d, count: 500 } }\n"
+        "  chat: { retention: { age: 7d, count: 500 }, rate: { connection: 20/s, room: 90/m } }\n"
         "  events: { retention: { bytes: 1MiB } }\n"
         "routes: [ { path: \"/p/{id}\", key: \"{id}\", replay: all } ]\n"
         "log: { format: json, level: debug }\n");
@@ -105,6 +105,10 @@ START_TEST(test_whole_file)
     ck_assert_str_eq(c.types[1].name, "chat");
     ck_assert_int_eq(c.types[1].age_ms, INT64_C(7) * 24 * 3600 * 1000);
     ck_assert_uint_eq(c.types[1].bytes, 16 * MIB);
+    ck_assert_double_eq(c.types[1].rate_connection, 20);
+    ck_assert_double_eq(c.types[1].rate_room, 1.5);
+    ck_assert_str_eq(c.types[1].rate_over, "close");
+    ck_assert_double_eq(c.types[0].rate_room, 0);
     ck_assert_uint_eq(c.n_routes, 1);
     ck_assert_str_eq(c.routes[0].dialect, "raw");
     ck_assert_str_eq(c.log.level, "debug");
@@ -305,14 +309,24 @@ static const struct {
      "stoa.yaml:1: types.chat.headers: \"x y\" is no header's name"},
     {"types: { chat: { headers: [a, a] } }\n",
      "stoa.yaml:1: types.chat.headers: a stands there twice"},
-    {"types: { chat: { presence: true, rate: { room: 5/s }, schemas: { event: e.json } } }\n",
+    {"types: { chat: { rate: { room: 1e7/s, connection: -1/s, over: block } } }\n",
+     "stoa.yaml:1: types.chat.rate.room: \"1e7/s\" is out of range, 0/s to 1000000/s\n"
+     "stoa.yaml:1: types.chat.rate.connection: \"-1/s\" is not a rate like 50/s\n"
+     "stoa.yaml:1: types.chat.rate.over: \"block\" is not one of its values: close, drop"},
+    {"types: { chat: { rate: 5/s } }\n",
+     "stoa.yaml:1: types.chat.rate: has fields of its own: write them indented below it"},
+    {"types: { chat: { presence: true, schemas: { event: e.json } } }\n",
      "stoa.yaml:1: types.chat.presence: comes in a later version\n"
-     "stoa.yaml:1: types.chat.rate: comes in a later version\n"
      "stoa.yaml:1: types.chat.schemas: comes in a later version"},
     {"routes:\n  - { path: /iterator, key: k, dialect: orpc }\n",
      "stoa.yaml:2: routes[0].dialect: \"orpc\" comes in a later version; for now it can be raw"},
     {"routes:\n  - { key: k }\n",
-     "configuration: routes[0]: needs a path that begins with '/' and a key"},
+     "stoa.yaml:2: routes[0]: needs a path that begins with '/' and a key"},
+    {"routes:\n  - { path: \"/a/{b}\", key: \"{b}\" }\n  - { path: \"/a/{b}\", key: \"x:{c}\" }\n",
+     "stoa.yaml:3: routes[1]: the key has {c}, the path has not; name a part of it"},
+    {"routes:\n  - path: \"/a/x{b}\"\n    key: k\n    replay: some\n",
+     "stoa.yaml:2: routes[0]: a {name} stands for a whole part of the path\n"
+     "stoa.yaml:2: routes[0]: replay is \"some\"; it can be all, none or a number"},
     {"routes: { path: /x }\n",
      "stoa.yaml:1: routes: must be a list of routes: - { path: ..., key: ... }"},
     {"a: &x 1\nb: *x\n", "stoa.yaml:1: a: unknown field\nstoa.yaml:2: b: YAML aliases are not "
@@ -503,7 +517,10 @@ START_TEST(test_diff)
                                             "types.chat.on_duplicate\n"
                                             "types.chat.max_connections\n"
                                             "types.chat.max_connection_state\n"
-                                            "types.chat.headers\n");
+                                            "types.chat.headers\n"
+                                            "types.chat.rate.connection\n"
+                                            "types.chat.rate.room\n"
+                                            "types.chat.rate.over\n");
     strbuf_free(&changed);
     config_free(&before);
     config_free(&after);

@@ -314,30 +314,6 @@ START_TEST(test_own_routes)
 }
 END_TEST
 
-static const struct {
-    struct gateway_route route;
-    bool valid;
-} templates[] = {
-    {{"/a/{b}", "x:{b}", NULL}, true},
-    {{"/", "x", NULL}, true},
-    {{"/a/{b}", "{b}{b}", NULL}, true},
-    {{"/a/{b}", "{", NULL}, true}, /* no name: a brace of the key */
-    {{"/a/{b}", "{}", NULL}, false},
-    {{"/a/{b}", "{c}", NULL}, false},
-    {{"/a", "{a}", NULL}, false},
-    {{"/a/x{b}", "{b}", NULL}, false},
-    {{"/a/{b", "k", NULL}, false},
-};
-
-START_TEST(test_own_route_templates)
-{
-    struct strbuf why = {0};
-    ck_assert_int_eq(own_route_valid(&templates[_i].route, &why), templates[_i].valid);
-    ck_assert_int_eq(why.size == 0, templates[_i].valid);
-    strbuf_free(&why);
-}
-END_TEST
-
 int main(void)
 {
     TCase *tc = tcase_create("routes");
@@ -361,8 +337,6 @@ int main(void)
     TCase *configured = tcase_create("configured routes");
     tcase_add_checked_fixture(configured, own_routes, world_teardown);
     tcase_add_loop_test(configured, test_own_routes, 0, sizeof own_cases / sizeof *own_cases);
-    tcase_add_loop_test(configured, test_own_route_templates, 0,
-                        sizeof templates / sizeof *templates);
     suite_add_tcase(suite, configured);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
