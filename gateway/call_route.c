@@ -212,13 +212,7 @@ static void room_call_fire(struct gateway *g, struct timer *t)
 
 static void room_call_back_off(struct gateway *g, struct room_call *c, uint64_t wished_ms)
 {
-    uint64_t most = PUBLISH_RETRY_MIN_MS << (c->attempts < 6 ? c->attempts : 6);
-    if (most > PUBLISH_RETRY_MAX_MS)
-        most = PUBLISH_RETRY_MAX_MS;
-    uint64_t delay = most / 2 + rng_below(&g->rng, most / 2 + 1);
-    if (wished_ms > 0 && wished_ms < PUBLISH_TIMEOUT_MS)
-        delay = wished_ms + rng_below(&g->rng, wished_ms / 4 + 1);
-    room_call_wait(g, c, (int64_t)delay);
+    room_call_wait(g, c, (int64_t)retry_delay_ms(g, c->attempts, wished_ms));
 }
 
 void room_call_on_nack(struct gateway *g, struct call *call, const struct message *m)

@@ -138,15 +138,20 @@ static void publish_wait(struct gateway *g, struct publish *p, int64_t delay_ns)
     timer_set(g, &p->timer, due < p->deadline_ns ? due : p->deadline_ns);
 }
 
-static void publish_back_off(struct gateway *g, struct publish *p, uint64_t wished_ms)
+uint64_t retry_delay_ms(struct gateway *g, uint32_t attempts, uint64_t wished_ms)
 {
-    uint64_t most = PUBLISH_RETRY_MIN_MS << (p->attempts < 6 ? p->attempts : 6);
+    uint64_t most = PUBLISH_RETRY_MIN_MS << (attempts < 6 ? attempts : 6);
     if (most > PUBLISH_RETRY_MAX_MS)
         most = PUBLISH_RETRY_MAX_MS;
     uint64_t delay = most / 2 + rng_below(&g->rng, most / 2 + 1);
     if (wished_ms > 0 && wished_ms < PUBLISH_TIMEOUT_MS)
         delay = wished_ms + rng_below(&g->rng, wished_ms / 4 + 1);
-    publish_wait(g, p, (int64_t)delay * NS_PER_MS);
+    return delay;
+}
+
+static void publish_back_off(struct gateway *g, struct publish *p, uint64_t wished_ms)
+{
+    publish_wait(g, p, (int64_t)retry_delay_ms(g, p->attempts, wished_ms) * NS_PER_MS);
 }
 
 static void publish_send(struct gateway *g, struct publish *p)
