@@ -20,14 +20,13 @@ static uint64_t cid_pack(uint16_t generation, uint32_t peer, uint64_t cid)
 }
 
 /* Whether who asked for an answer of this type is still there, in the incarnation that asked.
- * Shards ask CALLs only, and nobody else does here. */
+ * Shards ask CALLs only. */
 static bool cid_unpack(const struct router *r, uint64_t type, uint64_t packed, uint32_t *peer,
                        uint64_t *cid)
 {
     *peer = (uint32_t)(packed >> 32 & 0xffff);
     *cid = packed & CID_MAX;
-    bool by_shard = *peer <= r->n_shards;
-    if (by_shard ? type != MSG_RESULT && type != MSG_NACK : type == MSG_RESULT)
+    if (*peer <= r->n_shards && type != MSG_RESULT && type != MSG_NACK)
         return false;
     return *peer >= 1 && *peer <= PEERS_MAX && r->generation[*peer] == (uint16_t)(packed >> 48) &&
            hub_is_up(r->hub, *peer);
@@ -42,8 +41,9 @@ static bool door_takes(unsigned door, uint64_t type)
     case MSG_PURGE:
     case MSG_ASK:
         return true;
-    case MSG_CEVT:
-        return door == ROUTER_DOOR_GATEWAY;
+    case MSG_CALL: /* gateways ask the shard itself */
+    case MSG_CLOSE:
+        return door == ROUTER_DOOR_PUBLISH;
     default:
         return false;
     }
@@ -122,12 +122,21 @@ static void call_from_shard(struct router *r, uint32_t peer, const struct messag
     }
 }
 
+/* An item of a stream: the answer is still to come. */
+static bool is_item(struct router *r, const struct message_prefix *p, struct slice head,
+                    struct slice body)
+{
+    struct message m;
+    return p->type == MSG_RESULT && message_decode(head, body, &r->arena, &m) == ERR_OK &&
+           m.result.more != 0;
+}
+
 static void reply_from_shard(struct router *r, uint32_t shard, const struct message_prefix *p,
                              struct slice head, struct slice body)
 {
     uint32_t peer;
     uint64_t cid;
-    if (r->shards[shard].outstanding > 0)
+    if (r->shards[shard].outstanding > 0 && !is_item(r, p, head, body))
         r->shards[shard].outstanding--;
     if (!cid_unpack(r, p->type, p->cid, &peer, &cid)) {
         metric_add(r->replies_stale, 1);

@@ -261,13 +261,24 @@ void deliver_subsync(struct shard *s, uint32_t peer, const struct message *m)
     }
 }
 
-void deliver_close(struct shard *s, const struct message *m)
+void deliver_close(struct shard *s, uint32_t peer, const struct message *m)
 {
+    uint16_t slot = SLOT_UNKNOWN;
+    enum nack_code code = m->cid != 0 ? slot_check(s, m, &slot) : NACK_NONE;
+    if (code != NACK_NONE) {
+        send_nack(s, asker_of(s, peer, m), m->key, slot, code, 0);
+        return;
+    }
     const struct room *room = rooms_find(s, m->key);
     struct message relay = *m;
     relay.cid = 0;
     for (uint16_t i = 0; room && i < room->n_subs; i++)
         hub_send(s->hub, room->subs[i].peer, &relay);
+    if (m->cid == 0)
+        return;
+    struct message done = {.type = MSG_PACK, .cid = m->cid, .slot = slot, .key = m->key};
+    done.ep = s->slot_epoch[slot];
+    hub_send(s->hub, peer, &done);
 }
 
 /* ---- a client's end ---- */

@@ -113,19 +113,12 @@ static bool on_gateway_message(struct shard *s, uint32_t peer, const struct mess
     case MSG_REPLAY_REQ:
         replay_answer(s, peer, m);
         return true;
-    case MSG_CLOSE:
-        deliver_close(s, m);
-        return true;
-    case MSG_PURGE:
-        purge_intake(s, peer, m);
-        return true;
     case MSG_ANSWER:
         ask_collect(s, peer, m);
         return true;
     case MSG_JOIN:
     case MSG_LEAVE:
     case MSG_INPUT:
-    case MSG_CALL:
         actors_intake(s, peer, m, packet);
         return true;
     default:
@@ -133,20 +126,42 @@ static bool on_gateway_message(struct shard *s, uint32_t peer, const struct mess
     }
 }
 
+/* Answers to what a room asked of one on another shard. */
+static bool on_router_message(struct shard *s, const struct message *m)
+{
+    if (m->type != MSG_RESULT && m->type != MSG_NACK)
+        return false;
+    wait_from_afar(s, m);
+    return true;
+}
+
 static void on_message(void *ctx, uint32_t peer, const struct message *m, struct buf *packet)
 {
     struct shard *s = (struct shard *)ctx;
     const struct client *client = s->clients[peer];
     STOA_ASSERT(client);
-    if (client->role == ROLE_ROUTER && (m->type == MSG_RESULT || m->type == MSG_NACK))
-        wait_from_afar(s, m);
-    else if (client->role == ROLE_ROUTER && m->type == MSG_CALL)
-        actors_intake(s, peer, m, packet); /* of a room on another shard */
-    else if (m->type == MSG_PUB)
+    bool known = true;
+    switch (m->type) {
+    case MSG_PUB:
         publish_intake(s, peer, m, packet);
-    else if (m->type == MSG_ASK)
+        break;
+    case MSG_CALL:
+        actors_intake(s, peer, m, packet);
+        break;
+    case MSG_CLOSE:
+        deliver_close(s, peer, m);
+        break;
+    case MSG_PURGE:
+        purge_intake(s, peer, m);
+        break;
+    case MSG_ASK:
         ask_answer(s, peer, m);
-    else if (client->role != ROLE_GATEWAY || !on_gateway_message(s, peer, m, packet))
+        break;
+    default:
+        known = client->role == ROLE_GATEWAY ? on_gateway_message(s, peer, m, packet)
+                                             : on_router_message(s, m);
+    }
+    if (!known)
         answer_unknown(s, peer, m);
 }
 

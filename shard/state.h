@@ -296,7 +296,7 @@ void deliver_sub(struct shard *s, uint32_t peer, const struct message *m);
 void deliver_unsub(struct shard *s, uint32_t peer, const struct message *m);
 void deliver_subsync(struct shard *s, uint32_t peer, const struct message *m);
 void deliver_credit(struct shard *s, uint32_t peer, const struct message *m);
-void deliver_close(struct shard *s, const struct message *m);
+void deliver_close(struct shard *s, uint32_t peer, const struct message *m);
 void deliver_client_gone(struct shard *s, uint32_t peer);
 /* Drops the client's list of dirty rooms and its parked pages. */
 void deliver_client_free(struct shard *s, struct client *client);

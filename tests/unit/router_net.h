@@ -38,7 +38,7 @@ struct node {
     /* client */
     unsigned door;
     enum role role;
-    unsigned packs, nacks, losts, rings, answers;
+    unsigned packs, nacks, losts, rings, answers, results;
     uint64_t last_cid, last_nack, last_retry, last_seq, last_hint_ep;
     uint64_t answer_status, ring_members, ring_ranges, ring_up;
     struct strbuf answer;
@@ -209,6 +209,10 @@ static void shard_message(void *ctx, uint32_t peer, const struct message *m, str
         hub_send(n->hub, peer, &answer);
         return;
     }
+    if (m->type == MSG_CALL && n->mute) {
+        n->held_cid = m->cid;
+        return;
+    }
     if (m->type == MSG_CALL) {
         struct message result = message_of(MSG_RESULT, m->cid, "");
         result.result.json = slice_text("7");
@@ -221,7 +225,7 @@ static void shard_message(void *ctx, uint32_t peer, const struct message *m, str
         n->nacks += m->type == MSG_NACK;
         return;
     }
-    ck_assert(m->type == MSG_PUB || m->type == MSG_CEVT || m->type == MSG_PURGE);
+    ck_assert(m->type == MSG_PUB || m->type == MSG_CLOSE || m->type == MSG_PURGE);
     n->publishes++;
     n->held_cid = m->cid;
     if (!n->mute)
@@ -262,6 +266,8 @@ static void client_message(void *ctx, uint32_t peer, const struct message *m, st
         n->last_nack = m->nack.code;
         n->last_retry = m->nack.retry_ms;
         n->last_hint_ep = m->nack.hint_ep;
+    } else if (m->type == MSG_RESULT) {
+        n->results++;
     } else if (m->type == MSG_ANSWER) {
         n->answers++;
         n->answer_status = m->answer.status;

@@ -144,8 +144,8 @@ START_TEST(each_door_takes_its_own_messages)
         shard_start(i);
     struct node *p = client_start(0, ROUTER_DOOR_PUBLISH, ROLE_PUBLISHER);
     struct node *g = client_start(1, ROUTER_DOOR_GATEWAY, ROLE_GATEWAY);
-    static const uint64_t never[] = {MSG_SUB,  MSG_SUBSYNC, MSG_DELIVER, MSG_CLAIM,
-                                     MSG_RING, MSG_PACK,    MSG_CREDIT,  MSG_CLOSE};
+    static const uint64_t never[] = {MSG_SUB,  MSG_SUBSYNC, MSG_DELIVER, MSG_CLAIM, MSG_RING,
+                                     MSG_PACK, MSG_CREDIT,  MSG_CEVT,    MSG_JOIN,  MSG_RESULT};
     double refused = 0;
     for (size_t i = 0; i < sizeof never / sizeof *never; i++) {
         raw_type(p, never[i]);
@@ -154,21 +154,15 @@ START_TEST(each_door_takes_its_own_messages)
         ck_assert(forwards("invalid") == refused);
     }
     ck_assert(logged("link.error_from_peer"));
-    struct message m = message_of(MSG_CEVT, 5, "chat:1");
-    struct slice payload = slice_text("hi");
-    m.cevt.session = slice_text("s1");
-    m.cevt.payloads.at = &payload;
-    m.cevt.payloads.count = 1;
-    hub_send(p->hub, p->peer, &m);
-    settle();
-    ck_assert(forwards("invalid") == refused + 1);
-    ck_assert_uint_eq(p->packs, 0);
-    hub_send(g->hub, g->peer, &m);
-    settle();
-    ck_assert_uint_eq(g->packs, 1);
+    raw_type(g, MSG_CLOSE); /* gateways have the shard's own door */
+    raw_type(g, MSG_CALL);
+    ck_assert(forwards("invalid") == refused + 2);
     raw_type(p, MSG_PURGE);
-    ck_assert_uint_eq(p->packs, 1);
-    ck_assert(forwards("ok") == 2.0);
+    raw_type(p, MSG_CLOSE);
+    ck_assert_uint_eq(p->packs, 2);
+    raw_type(p, MSG_CALL);
+    ck_assert_uint_eq(p->results, 1);
+    ck_assert(forwards("ok") == 3.0);
     /* a client may not claim slots, whatever it sends */
     ck_assert_uint_eq(slot_of(slice_text("upload:a"), SEED),
                       nodes[SHARD(owner_of("upload:a"))].last_slot);
@@ -181,6 +175,29 @@ static void call_from(struct node *shard, uint64_t cid, const char *key)
     hub_send(shard->hub, shard->peer, &m);
     settle();
 }
+
+START_TEST(a_stream_is_under_way_until_its_end)
+{
+    for (unsigned i = 0; i < N_SHARDS; i++)
+        shard_start(i);
+    struct node *shard = &nodes[SHARD(owner_of("chat:a"))];
+    struct node *p = client_start(0, ROUTER_DOOR_PUBLISH, ROLE_PUBLISHER);
+    shard->mute = true;
+    struct message m = message_of(MSG_CALL, 77, "chat:a");
+    hub_send(p->hub, p->peer, &m);
+    settle();
+    ck_assert_uint_eq(router_outstanding(router), 1);
+    for (unsigned item = 0; item < 3; item++) {
+        struct message result = message_of(MSG_RESULT, shard->held_cid, "");
+        result.result.more = item < 2;
+        hub_send(shard->hub, shard->peer, &result);
+        settle();
+        ck_assert_uint_eq(router_outstanding(router), item < 2);
+        ck_assert_uint_eq(p->results, item + 1);
+        ck_assert_uint_eq(p->last_cid, 77);
+    }
+}
+END_TEST
 
 START_TEST(a_shard_calls_a_room_of_another)
 {
@@ -197,9 +214,6 @@ START_TEST(a_shard_calls_a_room_of_another)
     call_from(from, 32, "chat:a");
     ck_assert_uint_eq(from->nacks, 1);
     ck_assert_uint_eq(from->last_cid, 32);
-    struct node *g = client_start(1, ROUTER_DOOR_GATEWAY, ROLE_GATEWAY);
-    raw_type(g, MSG_CALL); /* gateways have the shard's own door */
-    ck_assert(forwards("invalid") == 2.0);
 }
 END_TEST
 
@@ -441,6 +455,7 @@ int main(void)
     tcase_add_test(tc, lost_is_told_when_the_shard_serves_again);
     tcase_add_test(tc, contested_slots_are_refused_for_both);
     tcase_add_test(tc, each_door_takes_its_own_messages);
+    tcase_add_test(tc, a_stream_is_under_way_until_its_end);
     tcase_add_test(tc, a_shard_calls_a_room_of_another);
     tcase_add_test(tc, roles_come_in_by_their_own_door);
     tcase_add_test(tc, hostile_prefixes_have_no_effect);
