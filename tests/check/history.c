@@ -7,6 +7,9 @@
 #include "common/hash.h"
 #include "internal.h"
 
+#define TABLES 9
+#define ARRAYS 12
+
 struct name {
     uint32_t start;
     uint32_t size;
@@ -83,17 +86,21 @@ struct history *history_create(void)
     return h;
 }
 
-static struct table *const *tables_of(struct history *h, struct table *out[5])
+static struct table *const *tables_of(struct history *h, struct table *out[TABLES])
 {
     out[0] = &h->message_index;
     out[1] = &h->key_index;
     out[2] = &h->epoch_index;
     out[3] = &h->scratch;
     out[4] = &h->scratch2;
+    out[5] = &h->room_index;
+    out[6] = &h->call_index;
+    out[7] = &h->seat_index;
+    out[8] = &h->step_index;
     return out;
 }
 
-static struct array *const *arrays_of(struct history *h, struct array *out[8])
+static struct array *const *arrays_of(struct history *h, struct array *out[ARRAYS])
 {
     out[0] = &h->messages;
     out[1] = &h->keys;
@@ -103,6 +110,10 @@ static struct array *const *arrays_of(struct history *h, struct array *out[8])
     out[5] = &h->subs;
     out[6] = &h->owners;
     out[7] = &h->alarms;
+    out[8] = &h->rooms;
+    out[9] = &h->calls;
+    out[10] = &h->seats;
+    out[11] = &h->steps;
     return out;
 }
 
@@ -110,11 +121,11 @@ void history_destroy(struct history **h)
 {
     if (!*h)
         return;
-    struct table *tables[5];
-    struct array *arrays[8];
-    for (size_t i = 0; i < 5; i++)
+    struct table *tables[TABLES];
+    struct array *arrays[ARRAYS];
+    for (size_t i = 0; i < TABLES; i++)
         mem_free(tables_of(*h, tables)[i]->cells);
-    for (size_t i = 0; i < 8; i++)
+    for (size_t i = 0; i < ARRAYS; i++)
         mem_free(arrays_of(*h, arrays)[i]->data);
     mem_free((*h)->entries.data);
     mem_free((*h)->names.data);
@@ -126,11 +137,11 @@ void history_destroy(struct history **h)
 
 static void forget_verdict(struct history *h)
 {
-    struct table *tables[5];
-    struct array *arrays[8];
-    for (size_t i = 0; i < 5; i++)
+    struct table *tables[TABLES];
+    struct array *arrays[ARRAYS];
+    for (size_t i = 0; i < TABLES; i++)
         table_clear(tables_of(h, tables)[i]);
-    for (size_t i = 0; i < 8; i++)
+    for (size_t i = 0; i < ARRAYS; i++)
         arrays_of(h, arrays)[i]->count = 0;
     memset(&h->report, 0, sizeof h->report);
 }
@@ -265,6 +276,8 @@ const struct history_report *history_check(struct history *h)
         build_places(h);
     if (!h->report.bad[0])
         check_readers(h);
+    if (!h->report.bad[0])
+        check_rooms(h);
     h->report.keys = h->keys.count;
     return &h->report;
 }
@@ -276,7 +289,8 @@ void history_print(const struct history *h, const struct history_report *r, stru
         kept = HISTORY_VIOLATIONS_KEPT;
     for (size_t i = 0; i < kept; i++) {
         const struct history_violation *v = &r->kept[i];
-        strbuf_printf(out, "H%d", v->rule);
+        bool log = v->rule <= HISTORY_LOG_RULES;
+        strbuf_printf(out, "%c%d", log ? 'H' : 'R', log ? v->rule : v->rule - HISTORY_LOG_RULES);
         if (v->key)
             strbuf_printf(out, " key %.*s", SLICE_FMT(history_text(h, v->key)));
         for (size_t l = 0; l < 3; l++)
@@ -289,7 +303,7 @@ void history_print(const struct history *h, const struct history_report *r, stru
     if (r->bad[0])
         strbuf_printf(out, "cannot be judged: %s\n", r->bad);
     strbuf_printf(out,
-                  "%zu entries, %zu keys, %zu acks checked, %zu deliveries checked, %zu crashes, "
-                  "%zu violations\n",
-                  r->entries, r->keys, r->acks, r->deliveries, r->crashes, r->violations);
+                  "%zu entries, %zu keys, %zu acks checked, %zu deliveries checked, %zu steps of "
+                  "rooms checked, %zu crashes, %zu violations\n",
+                  r->entries, r->keys, r->acks, r->deliveries, r->steps, r->crashes, r->violations);
 }

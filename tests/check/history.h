@@ -1,6 +1,7 @@
 /* SHELL. The one oracle: a history of what every publisher, subscriber and shard saw, and whether
- * it keeps the promises (rules H1 to H12). Every test that breaks things on purpose writes one and
- * is judged here: the simulator through the calls below, programs and scripts as JSON lines.
+ * it keeps the promises (rules H1 to H12, and R1 to R5 of rooms with handlers). Every test that
+ * breaks things on purpose writes one and is judged here: the simulator through the calls below,
+ * programs and scripts as JSON lines.
  *
  * THE FORMAT. One JSON object a line, no blank lines, no unknown or repeated member, ASCII escapes
  * allowed. `t` is nanoseconds of one clock that all writers share (CLOCK_MONOTONIC of a host,
@@ -45,6 +46,23 @@
  *       above. Each key with acks needs one, else nothing can be decided (bad input)
  *   {"op":"arm","t","key","msg","due"}  {"op":"fire","t","key","msg"}   an alarm and its effect
  *
+ * A ROOM WITH A HANDLER, of a test: one that counts its steps from 1, keeps all of them in its
+ * state and tells all sockets of each. A step is what some run of the handler did, and its number
+ * is `at`. WHO of a socket is its own: who comes back has another name.
+ *   {"op":"call","t","who","key","msg"}   asked of the room under an id of its own; once for each
+ * try
+ *   {"op":"result","t","who","key","msg","result",["at"]}   "ack": it was done in that step
+ *   {"op":"join","t","who","key"}   a socket asks to be let in; "joined", the same: it is
+ *   {"op":"say","t","who","key","msg"}   a frame of it
+ *   {"op":"hear","t","who","key","at"}   it hears of a step
+ *   {"op":"leave","t","who","key"}   it has ended, whoever ended it
+ *   {"op":"step","t","key","at","what",["who"],["msg"],["due"]}   of the room's own account, read
+ * in the end: what: "connect" "close" (who) "say" (who, msg) "call" (msg) "arm" (msg; due: when its
+ * alarm is, by the room's clock) "alarm" (due: the room's clock). An alarm that is armed takes the
+ * place of the one before
+ *   {"op":"steps","t","key","at"}   the account has so many. A room without is not judged (its disk
+ * is lost)
+ *
  * THE RULES, per key. A violation is told under exactly one:
  *   H1  an acknowledged event stands at its id in the final log, or was trimmed
  *   H2  a message has one place: acks agree, the log has it once
@@ -63,6 +81,16 @@
  *   H10 an alarm has its effect once, not before it is due
  *   H11 a message that was never acknowledged is in the log at most once, and in whole
  *   H12 at a deadline every publish submitted before the calm was told ack, nack or unknown
+ * and per room with a handler:
+ *   R1  a call that was answered is the step that the answer says, behind all that was answered
+ * before it was asked; no call is two steps, and none is a step that nobody asked for R2  a
+ * socket's steps begin with its only connect and end with its only close; at a deadline who was let
+ * in has connected, who has left before the calm has closed, and who is there has not R3  a socket
+ * hears every step from its own connect on, once, in order, nothing after its end; at a deadline
+ * who is there has heard of all that was answered before the calm R4  an alarm runs only where one
+ * was armed, not before it is due, and not again; at a deadline one that was answered before the
+ * calm has run R5  frames of a socket are taken in the order in which they were said, once each and
+ * none left out; at a deadline all that was said before the calm by who is there
  *
  * COST. O(n log n); a struct of about 120 bytes an entry. history_clear keeps all memory, so a
  * simulator uses one history for all its seeds. */
@@ -90,10 +118,19 @@ enum history_op {
     H_HEAD,
     H_ARM,
     H_FIRE,
+    H_CALL,
+    H_RESULT,
+    H_JOIN,
+    H_JOINED,
+    H_SAY,
+    H_HEAR,
+    H_LEAVE,
+    H_STEP,
+    H_STEPS,
     H_OPS
 };
 
-/* result of an answer, start of a subscription, status of a verdict */
+/* result of an answer, start of a subscription, status of a verdict, what a step is */
 enum history_what {
     H_ACK = 1,
     H_NACK,
@@ -105,7 +142,13 @@ enum history_what {
     H_AFTER,
     H_LIVE,
     H_RESUMED,
-    H_MISSED
+    H_MISSED,
+    H_DID_CONNECT,
+    H_DID_CLOSE,
+    H_DID_SAY,
+    H_DID_CALL,
+    H_DID_ARM,
+    H_DID_ALARM
 };
 enum history_reason { H_EXPIRED = 1, H_EVICTED, H_SLOW, H_PURGED, H_EPOCH };
 
@@ -127,7 +170,8 @@ struct history_entry {
     uint64_t t;
     uint64_t msg;
     uint64_t pseq;
-    uint64_t number; /* N of replay; epoch of own and drop; due of arm */
+    uint64_t number; /* N of replay; epoch of own and drop; due of arm and of a step */
+    uint64_t at;     /* of a step: 0 is none */
     uint64_t aim;
     uint64_t but;
     struct position id;   /* also `after`, and the head of a verdict */
@@ -137,12 +181,15 @@ struct history_entry {
 };
 
 struct history_violation {
-    int rule;          /* 1..12 */
+    int rule;          /* 1..12: H1 to H12; 13..17: R1 to R5 */
     uint32_t key;      /* 0: none (H6) */
     uint64_t lines[3]; /* the entries involved; 0: none */
     char text[200];    /* what happened, in words */
 };
 #define HISTORY_VIOLATIONS_KEPT 64
+#define HISTORY_LOG_RULES 12
+#define HISTORY_RULES 17
+#define HISTORY_ROOM_RULE(n) (HISTORY_LOG_RULES + (n))
 
 struct history_report {
     size_t entries;
@@ -151,7 +198,8 @@ struct history_report {
     size_t deliveries; /* likewise */
     size_t crashes;
     size_t violations;
-    size_t by_rule[13];
+    size_t steps; /* of rooms, likewise */
+    size_t by_rule[HISTORY_RULES + 1];
     struct history_violation kept[HISTORY_VIOLATIONS_KEPT]; /* the first ones found */
     char bad[200]; /* not empty: the history itself cannot be judged, and why */
 };

@@ -1,5 +1,6 @@
 /* SHELL. What the parts of the checker share: entries and names (history.c), the facts gathered
- * from them (facts.c), the log that follows from the facts (places.c), readers (readers.c). */
+ * from them (facts.c), the log that follows from the facts (places.c), readers (readers.c), rooms
+ * with handlers (rooms.c, which needs none of the others' facts). */
 #ifndef STOA_TESTS_CHECK_INTERNAL_H
 #define STOA_TESTS_CHECK_INTERNAL_H
 
@@ -126,6 +127,14 @@ struct history {
     struct array subs;
     struct array owners;
     struct array alarms;
+    struct table room_index; /* (key name, 0) */
+    struct table call_index; /* (key name, msg) */
+    struct table seat_index; /* (key name, who) */
+    struct table step_index; /* (key name, at) */
+    struct array rooms;
+    struct array calls;
+    struct array seats;
+    struct array steps;
 };
 
 static inline struct history_entry *entry_at(const struct history *h, uint32_t rank)
@@ -155,6 +164,7 @@ void build_places(struct history *h);
 /* The first place of the key at or after p in p's epoch; index into places. */
 size_t place_from(const struct history *h, const struct key *k, struct position p);
 void check_readers(struct history *h);
+void check_rooms(struct history *h);
 
 struct id_text {
     char text[EVENT_ID_MAX_BYTES];

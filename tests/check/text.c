@@ -31,12 +31,14 @@ enum member {
     M_SLOT,
     M_EPOCH,
     M_DUE,
+    M_AT,
+    M_WHAT,
     MEMBERS
 };
 static const char *const members[MEMBERS] = {
     "op",   "t",    "who",    "key",    "msg",  "n",     "pseq",   "conflate",  "ephemeral",
     "aim",  "but",  "result", "id",     "dup",  "after", "replay", "conflated", "status",
-    "head", "from", "to",     "reason", "slot", "epoch", "due"};
+    "head", "from", "to",     "reason", "slot", "epoch", "due",    "at",        "what"};
 #define B(m) (1u << (m))
 #define WHERE (B(M_WHO) | B(M_KEY))
 
@@ -62,9 +64,22 @@ static const struct {
     [H_LOG] = {"log", B(M_KEY) | B(M_ID) | B(M_MSG), 0},
     [H_HEAD] = {"head", B(M_KEY) | B(M_FROM) | B(M_ID), 0},
     [H_ARM] = {"arm", B(M_KEY) | B(M_MSG) | B(M_DUE), 0},
-    [H_FIRE] = {"fire", B(M_KEY) | B(M_MSG), 0}};
+    [H_FIRE] = {"fire", B(M_KEY) | B(M_MSG), 0},
+    [H_CALL] = {"call", WHERE | B(M_MSG), 0},
+    [H_RESULT] = {"result", WHERE | B(M_MSG) | B(M_RESULT), B(M_AT)},
+    [H_JOIN] = {"join", WHERE, 0},
+    [H_JOINED] = {"joined", WHERE, 0},
+    [H_SAY] = {"say", WHERE | B(M_MSG), 0},
+    [H_HEAR] = {"hear", WHERE | B(M_AT), 0},
+    [H_LEAVE] = {"leave", WHERE, 0},
+    [H_STEP] = {"step", B(M_KEY) | B(M_AT) | B(M_WHAT), B(M_WHO) | B(M_MSG) | B(M_DUE)},
+    [H_STEPS] = {"steps", B(M_KEY) | B(M_AT), 0}};
 static const char *const results[] = {NULL, "ack", "nack", "unknown", "timeout"};
 static const char *const states[] = {"live", "resumed", "missed"};
+static const char *const steps[] = {"connect", "close", "say", "call", "arm", "alarm"};
+#define STEPS (sizeof steps / sizeof *steps)
+static const uint32_t step_members[STEPS] = {
+    B(M_WHO), B(M_WHO), B(M_WHO) | B(M_MSG), B(M_MSG), B(M_MSG) | B(M_DUE), B(M_DUE)};
 static const char *const reasons[] = {NULL, "expired", "evicted", "slow", "purged", "epoch"};
 
 struct token {
@@ -174,6 +189,10 @@ static bool set_text(struct history *h, struct history_entry *e, enum member m,
         i = choice(t->text, states, 3);
         e->what = (uint8_t)(H_LIVE + i);
         return i >= 0;
+    case M_WHAT:
+        i = choice(t->text, steps, STEPS);
+        e->what = (uint8_t)(H_DID_CONNECT + i);
+        return i >= 0;
     case M_REASON:
         i = choice(t->text, reasons, 6);
         e->reason = (uint8_t)i;
@@ -211,6 +230,9 @@ static bool set_number(struct history_entry *e, enum member m, uint64_t number)
         return number >= 1 && number <= 1000000;
     case M_PSEQ:
         e->pseq = number;
+        return true;
+    case M_AT:
+        e->at = number;
         return true;
     case M_AIM:
         e->aim = number;
@@ -266,6 +288,13 @@ static const char *whole(const struct history_entry *e, uint32_t seen)
         return "an event's id has a seq";
     if (e->op == H_ANSWER && e->what != H_ACK && (rest & B(M_ID)))
         return "only an ack has an id";
+    if (e->op == H_RESULT && (e->what == H_ACK) != (e->at != 0))
+        return "an ack says which step, and nothing else does";
+    if ((e->op == H_STEP || e->op == H_HEAR) && e->at == 0)
+        return "steps begin with 1";
+    if (e->op == H_STEP &&
+        (rest & (B(M_WHO) | B(M_MSG) | B(M_DUE))) != step_members[e->what - H_DID_CONNECT])
+        return "who, msg and due are as what says";
     return NULL;
 }
 
@@ -336,7 +365,7 @@ static void put_id(struct strbuf *out, const char *member, struct position p)
 
 static void write_special(const struct history_entry *e, struct strbuf *out)
 {
-    if (e->op == H_ANSWER)
+    if (e->op == H_ANSWER || e->op == H_RESULT)
         strbuf_printf(out, ",\"result\":\"%s\"", results[e->what]);
     if (e->op == H_VERDICT)
         strbuf_printf(out, ",\"status\":\"%s\"", states[e->what - H_LIVE]);
@@ -353,9 +382,15 @@ static void write_special(const struct history_entry *e, struct strbuf *out)
         strbuf_put_u64(out, e->slot);
         put_number(out, "epoch", e->number);
     }
-    if (e->op == H_ARM) {
+    if (e->op == H_STEP)
+        strbuf_printf(out, ",\"what\":\"%s\"", steps[e->what - H_DID_CONNECT]);
+    if (e->op == H_ARM || (e->op == H_STEP && (e->what == H_DID_ARM || e->what == H_DID_ALARM))) {
         strbuf_put_text(out, ",\"due\":");
         strbuf_put_u64(out, e->number);
+    }
+    if (e->at || e->op == H_STEPS) {
+        strbuf_put_text(out, ",\"at\":");
+        strbuf_put_u64(out, e->at);
     }
     if ((e->op == H_VERDICT && e->what == H_MISSED) || e->op == H_HEAD)
         put_id(out, "from", e->from);

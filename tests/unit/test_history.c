@@ -30,6 +30,23 @@
 #define CALM "{'op':'calm'}\n"
 #define DEADLINE "{'op':'deadline'}\n"
 #define PA(m, s) P(m) A(m, s)
+#define ROOM_RULE(n) HISTORY_ROOM_RULE(n)
+/* Of rooms: the key is `r`; a and b are sockets, p calls. */
+#define CALL(m) "{'op':'call','who':'p','key':'r','msg':" #m "}\n"
+#define RESULT(m, n) "{'op':'result','who':'p','key':'r','msg':" #m ",'result':'ack','at':" #n "}\n"
+#define OPEN(w) "{'op':'join','who':'" w "','key':'r'}\n{'op':'joined','who':'" w "','key':'r'}\n"
+#define SAY(w, m) "{'op':'say','who':'" w "','key':'r','msg':" #m "}\n"
+#define HEAR(w, n) "{'op':'hear','who':'" w "','key':'r','at':" #n "}\n"
+#define LEAVE(w) "{'op':'leave','who':'" w "','key':'r'}\n"
+#define STEP(n, what, more) "{'op':'step','key':'r','at':" #n ",'what':'" what "'," more "}\n"
+#define CONNECTED(n, w) STEP(n, "connect", "'who':'" w "'")
+#define CLOSED(n, w) STEP(n, "close", "'who':'" w "'")
+#define SAID(n, w, m) STEP(n, "say", "'who':'" w "','msg':" #m)
+#define CALLED(n, m) STEP(n, "call", "'msg':" #m)
+#define ARMED(n, m, due) STEP(n, "arm", "'msg':" #m ",'due':" #due)
+#define RANG(n, due) STEP(n, "alarm", "'due':" #due)
+#define STEPS(n) "{'op':'steps','key':'r','at':" #n "}\n"
+#define END CALM DEADLINE
 #define THREE PA(1, 1) PA(2, 2) PA(3, 3)
 #define LOG3 L(1, 1) L(2, 2) L(3, 3) HEAD("0", 3)
 
@@ -117,6 +134,50 @@ static const struct {
     {"refused, and there twice", 11, P(1) AR(1, "nack") L(1, 1) L(1, 2) HEAD("0", 2)},
     {"half a batch", 11, PX(1, "'n':2") AR(1, "timeout") L(1, 1) HEAD("0", 1)},
     {"a publisher stuck", 12, P(1) AR(1, "timeout") CALM DEADLINE},
+    {"a call answered and not done", ROOM_RULE(1), CALL(1) RESULT(1, 1) STEPS(0)},
+    {"a call answered as another step", ROOM_RULE(1),
+     CALL(1) CALL(2) RESULT(1, 2) CALLED(1, 1) CALLED(2, 2) STEPS(2)},
+    {"a call done twice", ROOM_RULE(1), CALL(1) RESULT(1, 1) CALLED(1, 1) CALLED(2, 1) STEPS(2)},
+    {"a call done twice, never answered", ROOM_RULE(1), CALL(1) CALLED(1, 1) CALLED(2, 1) STEPS(2)},
+    {"a retry has another answer", ROOM_RULE(1),
+     CALL(1) RESULT(1, 1) CALL(1) RESULT(1, 2) CALLED(1, 1) STEPS(1)},
+    {"a call that nobody made", ROOM_RULE(1), CALLED(1, 7) STEPS(1)},
+    {"a call before what was answered earlier", ROOM_RULE(1),
+     CALL(1) RESULT(1, 2) CALL(2) CALLED(1, 2) CALLED(2, 1) STEPS(2)},
+    {"no connect", ROOM_RULE(2), OPEN("a") STEPS(0)},
+    {"two connects", ROOM_RULE(2), OPEN("a") CONNECTED(1, "a") CONNECTED(2, "a") STEPS(2)},
+    {"no close", ROOM_RULE(2), OPEN("a") LEAVE("a") END CONNECTED(1, "a") STEPS(1)},
+    {"two closes", ROOM_RULE(2),
+     OPEN("a") LEAVE("a") END CONNECTED(1, "a") CLOSED(2, "a") CLOSED(3, "a") STEPS(3)},
+    {"a close of who is there", ROOM_RULE(2),
+     OPEN("a") END CONNECTED(1, "a") CLOSED(2, "a") STEPS(2)},
+    {"a frame after the close", ROOM_RULE(2),
+     OPEN("a") SAY("a", 1) LEAVE("a") CONNECTED(1, "a") CLOSED(2, "a") SAID(3, "a", 1) STEPS(3)},
+    {"a frame before the connect", ROOM_RULE(2),
+     OPEN("a") SAY("a", 1) SAID(1, "a", 1) CONNECTED(2, "a") STEPS(2)},
+    {"a stranger", ROOM_RULE(2), CONNECTED(1, "x") STEPS(1)},
+    {"a step not heard", ROOM_RULE(3),
+     OPEN("a") HEAR("a", 1) CALL(1) CALL(2) HEAR("a", 3) CONNECTED(1, "a") CALLED(2, 1) CALLED(3, 2)
+         STEPS(3)},
+    {"a step heard twice", ROOM_RULE(3),
+     OPEN("a") HEAR("a", 1) HEAR("a", 1) CONNECTED(1, "a") STEPS(1)},
+    {"heard after the end", ROOM_RULE(3),
+     OPEN("a") HEAR("a", 1) LEAVE("a") HEAR("a", 2) CONNECTED(1, "a") CLOSED(2, "a") STEPS(2)},
+    {"heard before the own connect", ROOM_RULE(3),
+     CALL(1) OPEN("a") HEAR("a", 1) HEAR("a", 2) CALLED(1, 1) CONNECTED(2, "a") STEPS(2)},
+    {"heard, and not in the account", ROOM_RULE(3),
+     OPEN("a") HEAR("a", 1) HEAR("a", 2) CONNECTED(1, "a") STEPS(1)},
+    {"answered long ago, not heard", ROOM_RULE(3),
+     OPEN("a") HEAR("a", 1) CALL(1) RESULT(1, 2) END CONNECTED(1, "a") CALLED(2, 1) STEPS(2)},
+    {"an alarm that never runs", ROOM_RULE(4), CALL(1) RESULT(1, 1) END ARMED(1, 1, 50) STEPS(1)},
+    {"an alarm without an arm", ROOM_RULE(4),
+     CALL(1) RESULT(1, 1) ARMED(1, 1, 50) RANG(2, 50) RANG(3, 60) STEPS(3)},
+    {"an alarm too early", ROOM_RULE(4), CALL(1) ARMED(1, 1, 50) RANG(2, 49) STEPS(2)},
+    {"a frame twice", ROOM_RULE(5),
+     OPEN("a") SAY("a", 1) CONNECTED(1, "a") SAID(2, "a", 1) SAID(3, "a", 1) STEPS(3)},
+    {"a frame left out", ROOM_RULE(5),
+     OPEN("a") SAY("a", 1) SAY("a", 2) CONNECTED(1, "a") SAID(2, "a", 2) STEPS(2)},
+    {"a frame never taken", ROOM_RULE(5), OPEN("a") SAY("a", 1) END CONNECTED(1, "a") STEPS(1)},
 };
 
 START_TEST(rejected)
@@ -127,7 +188,7 @@ START_TEST(rejected)
     struct strbuf out = {0};
     history_print(h, r, &out);
     if (r->bad[0] || r->violations == 0 || r->by_rule[corrupted[_i].rule] != r->violations)
-        ck_abort_msg("%s (H%d): %s", corrupted[_i].name, corrupted[_i].rule, strbuf_cstr(&out));
+        ck_abort_msg("%s (rule %d): %s", corrupted[_i].name, corrupted[_i].rule, strbuf_cstr(&out));
     ck_assert_uint_eq(r->violations, 1);
     ck_assert(r->kept[0].lines[0] > 0);
     strbuf_free(&out);
@@ -177,6 +238,20 @@ static const struct {
      THREE SUB(
          "'replay':2") "{'op':'verdict','who':'a','key':'k','status':'live','head':'1-3'}\n" D(2, 2)
          D(3, 3) PA(4, 4) D(4, 4) CALM DEADLINE L(1, 1) L(2, 2) L(3, 3) L(4, 4) HEAD("0", 4)},
+    {"a room in use",
+     OPEN("a") HEAR("a", 1) CALL(1) SAY("a", 7) OPEN("b") HEAR("b", 3) RESULT(1, 2) CRASH HEAR(
+         "a", 2) HEAR("a", 3) SAY("a", 8) HEAR("a", 4) HEAR("b", 4) LEAVE("b") HEAR("a", 5) CALL(2)
+         RESULT(2, 6) HEAR("a", 6) HEAR("a", 7) END CONNECTED(1, "a") CALLED(2, 1) CONNECTED(3, "b")
+             SAID(4, "a", 7) CLOSED(5, "b") ARMED(6, 2, 50) RANG(7, 51) SAID(8, "a", 8) STEPS(8)},
+    {"a room: unknown outcomes, done or not, and a retry with its answer",
+     CALL(1) "{'op':'result','who':'p','key':'r','msg':1,'result':'unknown'}\n" CALL(2) CALL(3)
+         CALL(3) RESULT(3, 2) CALL(3) RESULT(3, 2) END CALLED(1, 1) CALLED(2, 3) STEPS(2)},
+    {"a room: who left before it was in, frames of who left, an alarm put off",
+     "{'op':'join','who':'a','key':'r'}\n" LEAVE("a") OPEN("b") SAY("b", 1) SAY("b", 2) LEAVE("b")
+         CALL(1) CALL(2) RESULT(1, 5) RESULT(2, 6) END CONNECTED(1, "a") CONNECTED(2, "b")
+             SAID(3, "b", 1) CLOSED(4, "b") ARMED(5, 1, 90) ARMED(6, 2, 70) CLOSED(7, "a")
+                 RANG(8, 70) STEPS(8)},
+    {"a room whose disk is lost", OPEN("a") HEAR("a", 1) CALL(1) RESULT(1, 2) END},
     {"two publishes at once, acks out of order",
      P(1) P(2) A(2, 2) A(1, 1) L(1, 1) L(2, 2) HEAD("0", 2)},
 };
@@ -211,7 +286,10 @@ START_TEST(refused_lines)
         "{\"op\":\"storm\",\"t\":1}",
         "{\"op\":\"log\",\"t\":1,\"key\":\"k\",\"id\":\"1-0\",\"msg\":1}",
         "{\"op\":\"log\",\"t\":1,\"key\":\"k\",\"id\":\"0-1\",\"msg\":1}",
-        "{\"op\":\"log\",\"t\":1,\"key\":\"\xff\",\"id\":\"1-1\",\"msg\":1}"};
+        "{\"op\":\"log\",\"t\":1,\"key\":\"\xff\",\"id\":\"1-1\",\"msg\":1}",
+        "{\"op\":\"result\",\"t\":1,\"who\":\"p\",\"key\":\"r\",\"msg\":1,\"result\":\"ack\"}",
+        "{\"op\":\"hear\",\"t\":1,\"who\":\"a\",\"key\":\"r\",\"at\":0}",
+        "{\"op\":\"step\",\"t\":1,\"key\":\"r\",\"at\":1,\"what\":\"call\",\"who\":\"a\"}"};
     struct history *h = history_create();
     char why[120];
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
@@ -265,6 +343,20 @@ START_TEST(round_trip)
 }
 END_TEST
 
+START_TEST(accounts_that_cannot_be_judged)
+{
+    static const char *const table[] = {CALL(1) CALLED(2, 1) STEPS(2), CALL(1) CALLED(1, 1),
+                                        CALL(1) CALLED(1, 1) STEPS(2), RESULT(1, 1), HEAR("a", 1)};
+    struct history *h = history_create();
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        history_clear(h);
+        fill(h, table[i]);
+        ck_assert_msg(history_check(h)->bad[0], "%s", table[i]);
+    }
+    history_destroy(&h);
+}
+END_TEST
+
 START_TEST(generated_is_lawful)
 {
     struct history *h = history_create();
@@ -288,6 +380,7 @@ int main(void)
     tcase_add_loop_test(t, accepted, 0, sizeof lawful / sizeof *lawful);
     tcase_add_test(t, refused_lines);
     tcase_add_test(t, acks_without_a_log_cannot_be_judged);
+    tcase_add_test(t, accounts_that_cannot_be_judged);
     tcase_add_test(t, round_trip);
     tcase_add_test(t, generated_is_lawful);
     suite_add_tcase(s, t);
