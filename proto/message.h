@@ -50,8 +50,10 @@ enum call_verb {
     VERB_STATE,       /* JSON of its state, or null */
     VERB_CONNECTIONS, /* JSON array of {id, tags, state}, open ones */
     VERB_ALARM,       /* on_alarm now */
+    VERB_PRESENCE,    /* JSON array of {id, state}, one a connection id */
+    VERB_RELEASE,     /* ends its quarantine; true or false: there was one */
 };
-enum ask_what { ASK_STATUS, ASK_KEYS, ASK_TOP, ASK_CONNECTIONS, ASK_GATEWAYS };
+enum ask_what { ASK_STATUS, ASK_KEYS, ASK_TOP, ASK_CONNECTIONS, ASK_GATEWAYS, ASK_QUARANTINE };
 
 #define PUB_EPHEMERAL 1u
 
@@ -60,6 +62,7 @@ enum ask_what { ASK_STATUS, ASK_KEYS, ASK_TOP, ASK_CONNECTIONS, ASK_GATEWAYS };
 #define EVENT_UTF8 2u      /* the payload is UTF-8: raw sends a text frame */
 #define EVENT_TRANSIENT 4u /* broadcast of a room with a handler: never replayed to a joiner */
 #define EVENT_EPHEMERAL 8u /* no seq of its own: prev == seq == the room's head */
+#define EVENT_PRESENCE 16u /* transient: who came or went, for those who asked to be told */
 
 /* ---- list entries ---- */
 struct event_item { /* wire: [prev, seq, ts, flags, conflate, filter, size] */

@@ -5,6 +5,7 @@
  * rows; which link a connection came by stays with the room. A run that waits keeps it in memory.
  */
 #include "shard/actor.h"
+#include "shard/quarantine.h"
 
 #include <stdlib.h>
 
@@ -119,7 +120,9 @@ static void companion_load(struct shard *s, struct actor *a)
     segment_begin(&g);
     struct context ctx = actor_context(s, a, &g);
     a->segment = &g;
+    watch_enter(s, a->room, "load");
     a->mem = a->handler->vtable->load(a->handler, &ctx);
+    watch_leave(s, a->room, PHASE_COUNT);
     a->segment = NULL;
     segment_free(&g);
 }
@@ -143,7 +146,8 @@ struct actor *actor_wake(struct shard *s, struct room *room)
     if (room->rows > 0)
         actor_read(s, a);
     room->actor = a;
-    companion_load(s, a);
+    if (!room_quarantined(s, room))
+        companion_load(s, a);
     return a;
 }
 
@@ -175,8 +179,11 @@ static void links_keep(struct shard *s, struct actor *a)
 static void actor_free(struct shard *s, struct actor *a)
 {
     links_keep(s, a);
-    if (a->mem)
+    if (a->mem) {
+        watch_enter(s, a->room, "unload");
         a->handler->vtable->unload(a->handler, a->mem);
+        watch_leave(s, a->room, PHASE_COUNT);
+    }
     for (size_t i = 0; i < a->connections.count; i++)
         member_free(VEC_AT(&a->connections, struct connection *)[i]);
     vec_free(&a->connections);
@@ -348,6 +355,7 @@ void actors_settle(struct shard *s)
         wait_go(s, a);
     }
     done_settle(s);
+    quarantine_settle(s);
 }
 
 void actors_rollback(struct shard *s)
@@ -369,6 +377,7 @@ void actors_rollback(struct shard *s)
     s->turn.actors.count = 0;
     fault_free(&fault);
     done_rollback(s);
+    quarantine_rollback(s);
 }
 
 void actors_idle(struct shard *s)

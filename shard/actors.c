@@ -1,6 +1,7 @@
 /* CORE. All rooms with handlers: what comes in for them, what is due, and what the scan at start
  * found of them. Everything that runs goes through the room's FIFO, in the order of arrival. */
 #include "shard/actor.h"
+#include "shard/quarantine.h"
 
 #include "common/mutant.h"
 
@@ -55,6 +56,9 @@ void actor_row(struct shard *s, const struct store_row *row)
     case TABLE_DONE:
         done_row(s, room, row);
         break;
+    case TABLE_QUARANTINE:
+        quarantine_row(s, room, row);
+        break;
     default:
         break;
     }
@@ -70,7 +74,7 @@ static enum nack_code intake_check(const struct shard *s, const struct message *
     *bytes = 0;
     if (m->type == MSG_CALL) {
         *bytes = (uint32_t)m->call.input.size;
-        if (m->call.verb > VERB_ALARM)
+        if (m->call.verb > VERB_RELEASE)
             return NACK_INVALID;
     } else if (session.size < 1 || session.size > SESSION_MAX_BYTES) {
         return NACK_INVALID;

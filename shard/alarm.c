@@ -5,6 +5,7 @@
  * dead: not tried again, but kept to be seen until the room schedules or cancels. A handler that
  * schedules anew, failing or not, has replaced what was. */
 #include "shard/actor.h"
+#include "shard/quarantine.h"
 
 #define RETRY_FIRST_MS 2000
 #define RETRY_DOUBLINGS_MAX 20
@@ -20,6 +21,10 @@ void alarm_decide(struct shard *s, struct op *op)
     struct room *room = op->room;
     if (!s->has_space) {
         put_off(s, room, NO_SPACE_MS);
+        return;
+    }
+    if (room_quarantined(s, room)) {
+        put_off(s, room, QUARANTINE_LOOK_MS);
         return;
     }
     struct actor *a = actor_wake(s, room);

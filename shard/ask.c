@@ -1,7 +1,7 @@
 /* CORE. Questions of operators and of listings, answered as JSON. One of them needs others: who is
  * connected to a room is known to the gateways, so it is asked of each that is subscribed and the
  * arrays are joined; after ASK_WAIT_NS the answer is what came until then. */
-#include "shard/state.h"
+#include "shard/quarantine.h"
 
 #include "common/json.h"
 
@@ -189,8 +189,20 @@ static void answer_status(struct shard *s, struct asker asker, const struct mess
     put_number(&json, "published", s->published);
     put_number(&json, "disk_bytes", stats.bytes);
     put_number(&json, "disk_free_bytes", stats.disk_free_bytes);
+    put_number(&json, "quarantined", quarantine_count(s));
     strbuf_printf(&json, ",\"space\":%s,\"draining\":%s}", s->has_space ? "true" : "false",
                   s->draining ? "true" : "false");
+    send_answer(s, asker, m->key, &json);
+}
+
+static void answer_quarantine(struct shard *s, struct asker asker, const struct message *m)
+{
+    struct strbuf json = {0};
+    strbuf_put_text(&json, "{\"rooms\":[");
+    quarantine_list(s, &json, ASK_LIMIT_MAX);
+    strbuf_put_text(&json, "],\"refused\":");
+    json_quote(&json, strbuf_slice(&s->refused));
+    strbuf_put_byte(&json, '}');
     send_answer(s, asker, m->key, &json);
 }
 
@@ -359,6 +371,9 @@ void ask_answer(struct shard *s, uint32_t peer, const struct message *m)
         return;
     case ASK_TOP:
         answer_top(s, asker, m);
+        return;
+    case ASK_QUARANTINE:
+        answer_quarantine(s, asker, m);
         return;
     case ASK_CONNECTIONS:
         ask_connections(s, asker, m);

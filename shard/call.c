@@ -4,6 +4,7 @@
  * The answer of a done call, as its row has it: u32 status, u32 size of tag, u32 size of text, tag,
  * text, JSON; little-endian. */
 #include "shard/actor.h"
+#include "shard/quarantine.h"
 
 #include "common/json.h"
 #include "proto/wire.h"
@@ -202,6 +203,19 @@ static void change(struct shard *s, struct task *t, const struct msg_call *m)
     segment_run(s, t);
 }
 
+static bool runs_code(enum call_verb verb)
+{
+    return verb == VERB_SEND || verb == VERB_METHOD || verb == VERB_ALARM;
+}
+
+static void answer_quarantined(struct shard *s, const struct task *t)
+{
+    struct fault fault = {0};
+    quarantine_fault(&fault);
+    reply_result(s, t, &fault, (struct slice){0}, false, false);
+    fault_free(&fault);
+}
+
 void call_decide(struct shard *s, struct op *op)
 {
     struct room *room = op->room;
@@ -227,8 +241,17 @@ void call_decide(struct shard *s, struct op *op)
         answer_again(s, &t, done);
         return;
     }
+    if (runs_code((enum call_verb)m->verb) && room_quarantined(s, room)) {
+        answer_quarantined(s, &t);
+        return;
+    }
     if (!s->has_space) {
         actors_refuse(s, op, NACK_DISK);
+        return;
+    }
+    if (m->verb == VERB_RELEASE) {
+        bool was = quarantine_release(s, room);
+        reply_result(s, &t, NULL, slice_text(was ? "true" : "false"), false, false);
         return;
     }
     t.actor = actor_wake(s, room);

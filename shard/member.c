@@ -9,6 +9,7 @@
  * the gateway says JOIN again; who is not confirmed within MEMBER_CONFIRM_MS is closed, recovered.
  */
 #include "shard/actor.h"
+#include "shard/quarantine.h"
 
 #include <stdio.h>
 
@@ -166,6 +167,17 @@ void member_left(struct shard *s, struct task *t)
     member_touch(t->connection);
 }
 
+/* It is gone for everybody; on_close comes when the room is released. */
+static void leave_quarantined(struct shard *s, struct connection *c, unsigned code)
+{
+    actor_touch(s, c->actor);
+    if (!c->closing)
+        c->close_code = (uint16_t)code;
+    c->closing = true;
+    member_touch(c);
+    member_unconfirm(s, c);
+}
+
 static void decide_leave(struct shard *s, struct op *op)
 {
     struct room *room = op->room;
@@ -177,6 +189,10 @@ static void decide_leave(struct shard *s, struct op *op)
         return;
     if (c->joining || !s->has_space) {
         member_unconfirm(s, c); /* on_close comes, later */
+        return;
+    }
+    if (room_quarantined(s, room)) {
+        leave_quarantined(s, c, (unsigned)m->code);
         return;
     }
     close_run(s, c, op, (unsigned)m->code, m->reason, m->clean != 0, false);
@@ -199,6 +215,10 @@ static void decide_confirm(struct shard *s, struct op *op)
     struct room *room = op->room;
     if (!s->has_space) {
         heap_set(&s->confirms, &room->confirm, s->now.mono_ns + NS_PER_S);
+        return;
+    }
+    if (room_quarantined(s, room)) {
+        heap_set(&s->confirms, &room->confirm, s->now.mono_ns + QUARANTINE_LOOK_MS * NS_PER_MS);
         return;
     }
     struct actor *a = actor_wake(s, room);
@@ -305,7 +325,10 @@ static bool identify(struct shard *s, struct connection *c, const struct op *op,
 {
     struct handler *h = c->actor->handler;
     struct identity who = {0};
-    if (!h->vtable->identify(h, op->join.request, &who, fault)) {
+    watch_enter(s, op->room, "identify");
+    bool known = h->vtable->identify(h, op->join.request, &who, fault);
+    watch_leave(s, op->room, PHASE_COUNT);
+    if (!known) {
         LOG(s->log, LOG_WARN, "room.identify_failed", LOG_SLICE("key", room_key(op->room)),
             LOG_STR("tag", fault->tag), LOG_SLICE("error", strbuf_slice(&fault->message)));
         fault_set(fault, "UpgradeError", "the room could not tell who this is");
@@ -406,6 +429,11 @@ static void decide_join(struct shard *s, struct op *op)
         fault_free(&fault);
     } else if (!s->has_space) {
         actors_refuse(s, op, NACK_DISK);
+    } else if (room_quarantined(s, room)) {
+        struct fault fault = {0};
+        quarantine_fault(&fault);
+        refuse_join(s, op, &fault);
+        fault_free(&fault);
     } else {
         join_new(s, actor_wake(s, room), op);
     }
@@ -421,7 +449,10 @@ static void input_run(struct shard *s, struct connection *c, struct op *op)
     c->counter = op->input.counter;
     member_touch(c);
     reply_ack(s, c, NACK_NONE);
-    segment_run(s, &t);
+    if (room_quarantined(s, c->actor->room))
+        quarantine_dropped(s);
+    else
+        segment_run(s, &t);
 }
 
 static void decide_input(struct shard *s, struct op *op)

@@ -33,7 +33,7 @@ void types_free(struct shard *s)
     s->n_types = 0;
 }
 
-static void register_errors(struct shard *s, struct type *t)
+static void register_handler(struct shard *s, struct type *t)
 {
     struct strbuf labels = {0};
     for (unsigned phase = 0; t->handler && phase < PHASE_COUNT; phase++) {
@@ -41,6 +41,10 @@ static void register_errors(struct shard *s, struct type *t)
         strbuf_printf(&labels, "type=\"%s\",phase=\"%s\"", t->name, phase_name((enum phase)phase));
         t->errors[phase] = metrics_counter(s->metrics, "stoa_handler_errors_total",
                                            strbuf_cstr(&labels), "Handlers that failed.");
+        if (s->watch.leave)
+            t->seconds[phase] =
+                metrics_seconds(s->metrics, "stoa_handler_seconds", strbuf_cstr(&labels),
+                                "How long a handler ran at a stretch.");
     }
     strbuf_free(&labels);
 }
@@ -57,7 +61,7 @@ void types_set(struct shard *s, const struct shard_type *types, size_t n_types)
                                     .class_no = type_class(&types[i].retention)};
     s->n_types = n_types;
     for (size_t i = 0; i < n_types; i++)
-        register_errors(s, &s->types[i]);
+        register_handler(s, &s->types[i]);
 }
 
 static uint8_t type_of(const struct shard *s, struct slice key)

@@ -10,6 +10,7 @@
  * A method that fails with a tag of its own has answered: nothing is wrong with the room. An
  * on_connect that fails leaves nothing behind. */
 #include "shard/actor.h"
+#include "shard/quarantine.h"
 
 #include <stdio.h>
 
@@ -22,6 +23,8 @@ struct running {
     struct strbuf result;
     struct fault fault;
     bool dropped; /* what it did must not stay */
+    enum phase stopped_in;
+    struct strbuf stopped; /* over which budget; empty: it was not */
 };
 
 static const char execution_error[] = "RoomExecutionError";
@@ -39,12 +42,25 @@ static void running_begin(struct running *r, struct shard *s, struct task *t)
     a->segment = &r->segment;
 }
 
+static void note_stop(struct running *r, enum run_end end, enum phase phase)
+{
+    if (end != RUN_KILLED)
+        return;
+    r->stopped_in = phase;
+    strbuf_reset(&r->stopped);
+    strbuf_put_slice(&r->stopped, strbuf_slice(&r->fault.message));
+}
+
 static enum run_end invoke(struct running *r, const struct invocation *what)
 {
     struct actor *a = r->t->actor;
     r->ctx.phase = what->phase;
-    return a->handler->vtable->run(a->handler, &r->ctx, a->mem, what, &r->run, &r->result,
-                                   &r->fault);
+    watch_enter(r->s, a->room, phase_name(what->phase));
+    enum run_end end =
+        a->handler->vtable->run(a->handler, &r->ctx, a->mem, what, &r->run, &r->result, &r->fault);
+    watch_leave(r->s, a->room, what->phase);
+    note_stop(r, end, what->phase);
+    return end;
 }
 
 static void segment_renew(struct running *r)
@@ -177,8 +193,11 @@ static void segment_ended(struct running *r, enum run_end end)
         wait_start(r->s, t, &r->segment, r->run);
     else
         task_ended(r, failing ? &r->fault : NULL);
+    if (r->stopped.size > 0)
+        quarantine_strike(r->s, t->actor, r->stopped_in, strbuf_slice(&r->stopped));
     segment_free(&r->segment);
     strbuf_free(&r->result);
+    strbuf_free(&r->stopped);
     fault_free(&r->fault);
 }
 
@@ -195,6 +214,10 @@ void segment_resume(struct shard *s, struct task *t, struct run *run, const stru
     struct actor *a = t->actor;
     running_begin(&r, s, t);
     r.run = run;
-    segment_ended(&r, a->handler->vtable->resume(a->handler, &r.ctx, a->mem, &r.run, wake,
-                                                 &r.result, &r.fault));
+    watch_enter(s, a->room, phase_name(t->what.phase));
+    enum run_end end =
+        a->handler->vtable->resume(a->handler, &r.ctx, a->mem, &r.run, wake, &r.result, &r.fault);
+    watch_leave(s, a->room, t->what.phase);
+    note_stop(&r, end, t->what.phase);
+    segment_ended(&r, end);
 }

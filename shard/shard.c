@@ -1,5 +1,5 @@
 /* CORE. A shard's life and its turn (shard.h); state.h says which file does what. */
-#include "shard/state.h"
+#include "shard/quarantine.h"
 
 /* After a start gateways first say again which rooms they hold; no row expires before. */
 #define EXPIRY_GRACE_NS (600 * NS_PER_S)
@@ -264,11 +264,13 @@ struct shard *shard_create(const struct shard_options *options, struct store *st
     s->asks = map_create(s->map_seed);
     list_init(&s->ready);
     register_metrics(&s->metric, metrics);
+    s->watch = options->watch;
     types_set(s, options->types, options->n_types);
     s->self.window_ms = (uint64_t)types_window_ms(s);
     s->has_space = true;
     clock_set(s, now);
     actors_create(s);
+    quarantine_create(s);
     recover(s, options);
     gauges_set(s);
     s->trim_due_ns = now.mono_ns;
@@ -276,6 +278,7 @@ struct shard *shard_create(const struct shard_options *options, struct store *st
     const struct hub_handler handler = {
         .ctx = s, .on_up = on_up, .on_down = on_down, .on_message = on_message, .admits = admits};
     s->hub = hub_create(&s->self, &handler, ports, log, metrics, rng_u64(&s->rng));
+    quarantine_suspects(s, options);
     return s;
 }
 
@@ -305,6 +308,7 @@ void shard_destroy(struct shard **s_p)
     }
     ask_free(s);
     actors_destroy(s);
+    quarantine_destroy(s);
     size_t cursor = 0;
     struct room *room;
     while ((room = (struct room *)map_next(s->rooms, &cursor)) != NULL)
@@ -319,6 +323,7 @@ void shard_destroy(struct shard **s_p)
     vec_free(&s->scratch);
     strbuf_free(&s->encoded);
     strbuf_free(&s->row);
+    strbuf_free(&s->refused);
     types_free(s);
     hub_destroy(&s->hub);
     mem_free(s);
@@ -419,6 +424,12 @@ void shard_retypes(struct shard *s, const struct shard_type *types, size_t n_typ
         room_retain_exactly(s, room);
         trim_schedule(s, room);
     }
+}
+
+void shard_refused(struct shard *s, struct slice why)
+{
+    strbuf_reset(&s->refused);
+    strbuf_put_slice(&s->refused, why);
 }
 
 /* ---- invariants ---- */

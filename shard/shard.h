@@ -32,6 +32,21 @@ struct shard_type {
     struct handler *handler; /* borrowed until the next shard_retypes or the end; NULL: events */
 };
 
+/* A room whose code ended the shard's last process: it begins in quarantine (quarantine.h). */
+struct shard_suspect {
+    struct slice key;
+    bool whole_type; /* with all others of its type */
+    struct slice why;
+};
+
+/* The program's eye on rooms' code, while it runs: told which one, it can end a process that does
+ * not come back. `leave` says how many nanoseconds it took. */
+struct shard_watch {
+    void *ctx;
+    void (*enter)(void *ctx, struct slice key, const char *phase); /* NULL: nobody watches */
+    int64_t (*leave)(void *ctx);
+};
+
 struct shard_options {
     struct hub_self self;           /* role ROLE_SHARD, node and boot from the store */
     uint64_t slot_seed;             /* for slot_of */
@@ -42,6 +57,9 @@ struct shard_options {
     uint16_t grant_lo, grant_hi;
     uint64_t seed;
     uint64_t payload_max_bytes;
+    const struct shard_suspect *suspects;
+    size_t n_suspects;
+    struct shard_watch watch;
 };
 
 /* Opens the rooms by scanning the store. Borrows store, log, metrics until shard_destroy. */
@@ -67,6 +85,8 @@ void shard_drain(struct shard *s, struct tick now);
 /* New retention and handlers after a reload; same rules as at creation. Rooms whose handler is
  * another one now leave memory, runs that wait in them end. */
 void shard_retypes(struct shard *s, const struct shard_type *types, size_t n_types);
+/* What a reload was refused for, to be seen by operators; empty: the last one was taken. */
+void shard_refused(struct shard *s, struct slice why);
 /* Checks every invariant it can (asserts); for tests and the simulator. */
 void shard_validate(const struct shard *s);
 

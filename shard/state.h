@@ -6,6 +6,7 @@
  *   recover.c   the scan at start                  ask.c      questions of operators
  *   rooms.c     the table of rooms, slots, floors   actors.c  rooms with handlers, all of them
  *   cold.c      rooms of which only the row matters
+ *   quarantine.c  rooms whose code is not run     watch.c    how long code runs
  *
  * The order of a turn is the promise of the shard:
  *   decide (memory changes, undo is noted) -> trim -> commit -> settle -> answers, DELIVERs
@@ -30,7 +31,8 @@ struct type {
     struct retention retention;
     struct handler *handler; /* borrowed; NULL: events */
     struct metric *errors[PHASE_COUNT];
-    uint8_t class_no;              /* of new rooms */
+    struct metric *seconds[PHASE_COUNT]; /* NULL: nobody watches */
+    uint8_t class_no;                    /* of new rooms */
     uint32_t rooms[STORE_CLASSES]; /* rooms of this type by the class that they were born into */
 };
 
@@ -137,7 +139,8 @@ struct turn {
     uint64_t retained_events, retained_bytes; /* before */
 };
 
-struct ask_wait; /* ask.c */
+struct ask_wait;   /* ask.c */
+struct quarantine; /* quarantine.c */
 
 struct shard_metrics {
     struct metric *publish[16]; /* by enum publish_result */
@@ -212,6 +215,9 @@ struct shard {
     int64_t start_ns;
     uint64_t turns;
     uint64_t alarms_dead;
+    struct quarantine *quarantine;
+    struct shard_watch watch;
+    struct strbuf refused; /* the reload that was not taken, why; empty: all were */
 
     struct map *asks; /* by cid: struct ask_wait, owned */
     uint32_t last_ask;

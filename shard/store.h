@@ -57,6 +57,7 @@ enum store_table {
     TABLE_CONNECTION, /* name: its session */
     TABLE_ALARM,      /* name empty */
     TABLE_DONE,       /* name: a message id; the answer that it got */
+    TABLE_QUARANTINE, /* name empty; why its handler is not run any more */
     STORE_TABLES
 };
 #define STORE_ROW_NAME_MAX_BYTES 64

@@ -6,6 +6,7 @@
  * when the time is up, the run goes on as an op at the front of its room's FIFO. A room that is
  * `exclusive` does nothing else meanwhile. */
 #include "shard/actor.h"
+#include "shard/quarantine.h"
 
 #include "common/utf8.h"
 
@@ -226,8 +227,11 @@ void wait_free(struct shard *s, struct waiting *w)
 {
     struct actor *a = w->task.actor;
     struct connection *c = w->task.connection;
-    if (w->run)
+    if (w->run) {
+        watch_enter(s, a->room, "abandon");
         a->handler->vtable->abandon(a->handler, &w->run);
+        watch_leave(s, a->room, PHASE_COUNT);
+    }
     list_remove(&w->in_actor);
     (void)map_remove(s->waits, map_id(&w->number));
     heap_remove(&s->waits_due, &w->due);
@@ -248,7 +252,7 @@ void wait_decide(struct shard *s, struct op *op)
     if (!w)
         return;
     w->answered = false;
-    if (!s->has_space) {
+    if (!s->has_space || room_quarantined(s, w->task.actor->room)) {
         w->ready = true;
         heap_set(&s->waits_due, &w->due, s->now.mono_ns + NO_SPACE_NS);
         return;

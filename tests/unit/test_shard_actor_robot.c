@@ -96,6 +96,9 @@ static enum run_end order(struct context *ctx, const char *word, struct strbuf *
     else if (is(word, "fail", &rest)) {
         fault_set(fault, rest[0] ? rest : "RoomExecutionError", "secret");
         fine = false;
+    } else if (is(word, "endless", &rest)) {
+        fault_set(fault, "RoomExecutionError", "too long");
+        return RUN_KILLED;
     } else if (is(word, "bad", &rest)) {
         fault_set(fault, "RoomValidationError", "not a word");
         return RUN_UNDECODED;

@@ -8,6 +8,7 @@
  *   alarm MS   on_alarm in MS           purge     forgets everything
  *   sleep MS   waits, then says woke    sib V K X asks the room c:K: V is send, state or call
  *   item X     an item of a stream      fail      fails                bad     does not decode
+ *   endless    is stopped
  *   a;b        both, in this order
  */
 #ifndef STOA_TESTS_SHARD_ACTOR_ROBOT_H

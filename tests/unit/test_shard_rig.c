@@ -91,7 +91,9 @@ void rig_start(struct rig *rig)
                                     .grant_lo = 0,
                                     .grant_hi = SLOT_COUNT - 1,
                                     .seed = rig->boots * 1000,
-                                    .payload_max_bytes = PAYLOAD_MAX_BYTES};
+                                    .payload_max_bytes = PAYLOAD_MAX_BYTES,
+                                    .suspects = rig->suspects,
+                                    .n_suspects = rig->n_suspects};
     struct hub_ports ports = {.ctx = rig, .send = shard_send, .forget = shard_forget};
     rig->metrics = metrics_create();
     rig->shard = shard_create(&options, rig->store, &ports, &rig->log, rig->metrics, rig->now);

@@ -47,6 +47,8 @@ struct rig {
     struct shard_type types[4];
     size_t n_types;
     uint64_t boots;
+    const struct shard_suspect *suspects; /* of the next start */
+    size_t n_suspects;
     struct rig_client clients[RIG_CLIENTS];
     struct vec to_shard; /* struct rig_packet */
 };
