@@ -126,7 +126,8 @@ void answer(struct gateway *g, uint64_t client, const char *cors, unsigned statu
 }
 
 static void error_answer(struct gateway *g, uint64_t client, const char *cors, unsigned status,
-                         const char *tag, const char *message, const char *headers)
+                         const char *tag, const char *message, const char *headers,
+                         uint64_t retry_s)
 {
     struct strbuf body = {0};
     struct strbuf extra = {0};
@@ -136,7 +137,7 @@ static void error_answer(struct gateway *g, uint64_t client, const char *cors, u
     strbuf_put_byte(&body, '}');
     strbuf_put_text(&extra, headers);
     if (status == 503 || status == 429)
-        strbuf_put_text(&extra, "Retry-After: 1\r\n");
+        strbuf_printf(&extra, "Retry-After: %llu\r\n", (unsigned long long)retry_s);
     answer(g, client, cors, status, "application/json", strbuf_slice(&body), strbuf_cstr(&extra));
     strbuf_free(&body);
     strbuf_free(&extra);
@@ -145,7 +146,7 @@ static void error_answer(struct gateway *g, uint64_t client, const char *cors, u
 void answer_error(struct gateway *g, uint64_t client, const char *cors, const char *tag,
                   const char *message, const char *headers)
 {
-    error_answer(g, client, cors, tag_status(tag), tag, message, headers);
+    error_answer(g, client, cors, tag_status(tag), tag, message, headers, 1);
 }
 
 void refusal_put(struct strbuf *out, const struct refusal *r, bool with_status)
@@ -187,7 +188,7 @@ void answer_refusal(struct gateway *g, uint64_t client, const char *cors, const 
 void gateway_refuse(struct gateway *g, uint64_t client, unsigned status, const char *tag,
                     const char *message)
 {
-    error_answer(g, client, "", status, tag, message, "");
+    error_answer(g, client, "", status, tag, message, "", 1);
 }
 
 /* ---- later ---- */
@@ -221,5 +222,14 @@ void waiter_error(struct gateway *g, struct waiter *w, const char *tag, const ch
 {
     if (w->waiting)
         answer_error(g, w->client, w->cors ? w->cors : "", tag, message, "");
+    waiter_drop(g, w);
+}
+
+void waiter_limited(struct gateway *g, struct waiter *w, const char *message, uint64_t retry_ms)
+{
+    uint64_t retry_s = retry_ms / 1000 + (retry_ms % 1000 != 0);
+    if (w->waiting)
+        error_answer(g, w->client, w->cors ? w->cors : "", 429, "RateLimited", message, "",
+                     retry_s > 0 ? retry_s : 1);
     waiter_drop(g, w);
 }

@@ -215,12 +215,28 @@ static void room_call_back_off(struct gateway *g, struct room_call *c, uint64_t 
     room_call_wait(g, c, (int64_t)retry_delay_ms(g, c->attempts, wished_ms));
 }
 
+/* An earlier attempt may still run: only its answer tells. */
+static void room_call_limited(struct gateway *g, struct room_call *c, uint64_t retry_ms)
+{
+    if (c->uncertain) {
+        c->nack = NACK_RATE;
+        room_call_back_off(g, c, retry_ms);
+    } else if (c->by_session) {
+        room_call_fail(g, c, "RateLimited", RATE_ROOM_TEXT);
+    } else {
+        waiter_limited(g, &c->waiter, RATE_ROOM_TEXT, retry_ms);
+        room_call_destroy(g, &c->call);
+    }
+}
+
 void room_call_on_nack(struct gateway *g, struct call *call, const struct message *m)
 {
     struct room_call *c = room_call_of(call);
     switch (m->nack.code) {
-    case NACK_BUSY:
     case NACK_RATE:
+        room_call_limited(g, c, m->nack.retry_ms);
+        return;
+    case NACK_BUSY:
     case NACK_MOVED:
     case NACK_NOTOWNER:
     case NACK_FROZEN:

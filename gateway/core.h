@@ -15,6 +15,7 @@
 
 #include "common/base36.h"
 #include "common/base64.h"
+#include "common/bucket.h"
 #include "common/hash.h"
 #include "common/heap.h"
 #include "common/limits.h"
@@ -140,6 +141,7 @@ struct session {
     struct visitor *visitor; /* stoa.v1: who asked for the socket, for rooms with handlers; owned */
     char *farewell;          /* reason of the peer's Close frame; owned, NULL: none has come */
     uint16_t n_full;         /* members that take no more inputs: it is not read */
+    struct rates *rates;     /* what it said lately, by key; owned, NULL: nothing (rate.c) */
 };
 
 enum start_kind { START_LIVE, START_AFTER, START_ALL, START_LAST };
@@ -269,7 +271,7 @@ enum publish_result {
 
 struct gateway_metrics {
     struct metric *publishes[PUBLISH_RESULTS];
-    struct metric *publish_ack, *deliveries, *delivery, *lagging, *rooms;
+    struct metric *publish_ack, *deliveries, *delivery, *lagging, *rooms, *dropped_frames;
     struct metric *sockets[DIALECT_COUNT];
     struct metric *missed[MISS_REASONS];
     struct metrics *registry; /* for labels met later: close codes, tags */
@@ -373,6 +375,8 @@ void waiter_begin(struct gateway *g, struct waiter *w, uint64_t client, const ch
 void waiter_answer(struct gateway *g, struct waiter *w, const char *content_type,
                    struct slice body);
 void waiter_error(struct gateway *g, struct waiter *w, const char *tag, const char *message);
+/* 429, to be asked again in so many milliseconds. */
+void waiter_limited(struct gateway *g, struct waiter *w, const char *message, uint64_t retry_ms);
 void waiter_drop(struct gateway *g, struct waiter *w);
 
 /* ---- frame.c ---- */
@@ -500,6 +504,17 @@ void hold_init(struct gateway *g);
 /* The same with a room's own words. */
 void hold_refuse_room(struct gateway *g, struct session *s, const struct refusal *r);
 
+/* ---- rate.c ---- */
+#define RATE_SOCKET_TEXT "too much on this socket in a short time; go slower"
+#define RATE_ROOM_TEXT "too much comes to this room just now; nothing has run, retry later"
+/* Whether the socket may say one more thing to the room of this key now. */
+bool rate_take(struct gateway *g, struct session *s, struct slice key);
+void rate_free(struct session *s);
+/* A frame of a socket that cannot be answered is beyond a rate: it is dropped, or what it came by
+ * is ended. */
+void rate_exceeded(struct gateway *g, struct subscription *sub, const char *reason);
+void rate_validate(const struct session *s);
+
 /* ---- visitor.c ---- */
 /* What a room's handler may know of who asks. NULL: no type has a handler. */
 struct visitor *visitor_of(const struct gateway *g, const struct http_request *request);
@@ -623,6 +638,7 @@ bool exchange_number(struct exchange *x, const char *name, uint64_t least, uint6
 
 struct slice key_type(struct slice key); /* what stands before ':', `events` without one */
 bool type_declared(const struct gateway *g, struct slice type);
+const struct gateway_type *type_of_key(const struct gateway *g, struct slice key);
 /* The type of the key if its rooms have a handler, else NULL. */
 const struct gateway_type *type_with_handler(const struct gateway *g, struct slice key);
 /* Raw socket or event stream of x->key, a key of the type `events`: other types have rules of

@@ -227,6 +227,8 @@ static void register_metrics(struct gateway *g, struct metrics *metrics)
                                     "Events written, counted once per connection.");
     m->delivery = metrics_seconds(metrics, "stoa_delivery_seconds", "",
                                   "From an event's timestamp to its writing; once per event.");
+    m->dropped_frames = metrics_counter(metrics, "stoa_dropped_frames_total", "",
+                                        "Frames of raw sockets that a rate let nobody hear.");
     m->lagging = metrics_gauge(metrics, "stoa_lagging_sockets", "",
                                "Connections that are not fed because they read too slowly.");
     m->rooms = metrics_gauge(metrics, "stoa_rooms", "state=\"subscribed\"",
@@ -435,6 +437,7 @@ static void validate_room(const struct room *room)
 
 static void validate_session(const struct session *s)
 {
+    rate_validate(s);
     uint32_t subs = 0;
     uint32_t unfed = 0;
     uint32_t lagging = 0;

@@ -50,6 +50,9 @@ struct gateway_type { /* types of the configuration; borrowed */
     /* Request headers beside origin, user-agent and accept-language that its handler may see, in
      * lower case; NULL-terminated, NULL: none. */
     const char *const *headers;
+    double connection_rate; /* of what one socket says to one room, a second; 0: no limit */
+    bool room_rate;         /* its rooms have one, which the shard keeps */
+    bool drops;             /* a raw frame beyond a rate is dropped, else its socket is closed */
 };
 
 struct gateway_route { /* routes[] of the configuration; borrowed */

@@ -187,14 +187,17 @@ const char *member_input(struct gateway *g, struct member *mb, struct slice fram
     return NULL;
 }
 
-static void inputs_acked(struct gateway *g, struct member *mb, uint64_t counter)
+/* The first `counter` have been judged; `tag`: what whoever waits is told, NULL: they are handled.
+ */
+static void inputs_acked(struct gateway *g, struct member *mb, uint64_t counter, const char *tag,
+                         const char *message)
 {
     while (!list_empty(&mb->inputs)) {
         struct input *in = LIST_ENTRY(mb->inputs.next, struct input, in_member);
         if (in->counter > counter)
             break;
         if (in->ref.size > 0)
-            v1_input_done(g, mb->sub->session, in->ref, NULL, NULL);
+            v1_input_done(g, mb->sub->session, in->ref, tag, message);
         input_free(mb, in);
     }
     if (mb->n_inputs <= INPUTS_MAX / 2 && mb->inputs_bytes <= INPUTS_MAX_BYTES / 2)
@@ -344,7 +347,10 @@ void member_on_joined(struct gateway *g, struct call *call, const struct message
         let_in(mb, j);
     autos_read(mb, j); /* anew each time: the handler may be another */
     mb->confirmed = true;
-    inputs_acked(g, mb, j->counter);
+    /* A refusal that went down with the link is not told again. */
+    bool limited = type_of_key(g, room_key(mb->sub->room))->room_rate;
+    inputs_acked(g, mb, j->counter, limited ? "Unknown" : NULL,
+                 "the answer is lost; it was handled, or refused for the room's rate");
     inputs_send(g, mb);
     subscription_kick(g, mb->sub);
 }
@@ -403,12 +409,36 @@ static struct member *member_named(struct gateway *g, uint32_t peer, struct slic
     return mb && mb->sub->room->owner == peer ? mb : NULL;
 }
 
+/* It is one too many for the room; those before it are handled. */
+static void input_refused(struct gateway *g, struct member *mb, uint64_t counter)
+{
+    struct subscription *sub = mb->sub;
+    bool raw = sub->session->dialect->index == DIALECT_RAW;
+    if (counter > 0)
+        inputs_acked(g, mb, counter - 1, NULL, NULL);
+    if (list_empty(&mb->inputs))
+        return; /* told before */
+    struct input *in = LIST_ENTRY(mb->inputs.next, struct input, in_member);
+    if (in->counter != counter)
+        return;
+    if (!raw)
+        v1_input_done(g, sub->session, in->ref, "RateLimited", RATE_ROOM_TEXT);
+    input_free(mb, in);
+    inputs_acked(g, mb, counter, NULL, NULL); /* reads on, if it may */
+    if (raw)
+        rate_exceeded(g, sub, RATE_ROOM_TEXT);
+}
+
 void member_on_input_ack(struct gateway *g, uint32_t peer, const struct message *m)
 {
     struct member *mb = member_named(g, peer, m->input_ack.session);
     if (!mb || !mb->confirmed)
         return;
-    inputs_acked(g, mb, m->input_ack.counter);
+    if (m->input_ack.code == NACK_RATE) {
+        input_refused(g, mb, m->input_ack.counter);
+        return;
+    }
+    inputs_acked(g, mb, m->input_ack.counter, NULL, NULL);
     if (m->input_ack.code == NACK_NONE)
         return;
     if (passes(m->input_ack.code)) {

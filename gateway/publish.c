@@ -262,12 +262,29 @@ void publish_on_pack(struct gateway *g, struct call *call, const struct message 
     publish_destroy(g, call);
 }
 
+/* What was sent before by another way may still be stored: only an answer to it tells. */
+static void publish_limited(struct gateway *g, struct publish *p, uint64_t retry_ms)
+{
+    if (p->uncertain) {
+        p->nack = NACK_RATE;
+        publish_back_off(g, p, retry_ms);
+    } else if (p->by_session) {
+        publish_fail(g, p, PUBLISHED_REJECTED, "RateLimited", RATE_ROOM_TEXT);
+    } else {
+        metric_add(g->m.publishes[PUBLISHED_REJECTED], 1);
+        waiter_limited(g, &p->waiter, RATE_ROOM_TEXT, retry_ms);
+        publish_destroy(g, &p->call);
+    }
+}
+
 void publish_on_nack(struct gateway *g, struct call *call, const struct message *m)
 {
     struct publish *p = publish_of(call);
     switch (m->nack.code) {
-    case NACK_BUSY:
     case NACK_RATE:
+        publish_limited(g, p, m->nack.retry_ms);
+        return;
+    case NACK_BUSY:
     case NACK_MOVED:
     case NACK_NOTOWNER:
     case NACK_FROZEN:

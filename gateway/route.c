@@ -237,6 +237,15 @@ bool type_declared(const struct gateway *g, struct slice type)
     return type_find(&g->options, type) != NULL;
 }
 
+const struct gateway_type *type_of_key(const struct gateway *g, struct slice key)
+{
+    static const struct gateway_type plain = {.name = "events"};
+    const struct gateway_type *type = type_find(&g->options, key_type(key));
+    if (!type)
+        type = type_find(&g->options, slice_text("events")); /* as an undeclared one is */
+    return type ? type : &plain;
+}
+
 static const struct gateway_type *handler_find(const struct gateway_options *o, struct slice key)
 {
     const struct gateway_type *type = type_find(o, key_type(key));

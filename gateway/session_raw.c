@@ -59,6 +59,8 @@ static void raw_frame(struct gateway *g, struct session *s, struct slice payload
     struct subscription *sub = LIST_ENTRY(s->subs.next, struct subscription, in_session);
     if (sub->member && text && member_answers(sub->member, payload, &response))
         answer_at_once(g, s, response);
+    else if (sub->member && !rate_take(g, s, room_key(sub->room)))
+        rate_exceeded(g, sub, RATE_SOCKET_TEXT);
     else if (sub->member && member_input(g, sub->member, payload, text ? EVENT_UTF8 : 0,
                                          slice_of(NULL, 0), &message))
         session_close(g, s, 1013, slice_text(message));

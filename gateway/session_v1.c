@@ -414,6 +414,22 @@ static const char *order_read(struct gateway *g, const struct frame *f, struct p
     return NULL;
 }
 
+static struct subscription *subscription_of(const struct gateway *g, const struct session *s,
+                                            struct slice key)
+{
+    struct room *room = room_find(g, key);
+    return room ? subscription_find(s, room) : NULL;
+}
+
+/* The frame is answered, and the key may end with it. */
+static void over_rate(struct gateway *g, struct session *s, struct slice ref, struct slice key)
+{
+    send_ref_error(g, s, ref, "RateLimited", RATE_SOCKET_TEXT);
+    struct subscription *sub = s->closing ? NULL : subscription_of(g, s, key);
+    if (sub && !type_of_key(g, key)->drops)
+        v1_end(g, sub, 1008, slice_text(RATE_SOCKET_TEXT));
+}
+
 static void on_pub(struct gateway *g, struct session *s, const struct frame *f, struct slice key)
 {
     const char *message = "";
@@ -434,6 +450,9 @@ static void on_pub(struct gateway *g, struct session *s, const struct frame *f, 
     } else if (s->pubs > PUBS_PER_SOCKET_MAX) {
         tag = "Busy";
         message = "too many publishes in flight on this socket: wait for answers";
+    } else if (!rate_take(g, s, key)) {
+        over_rate(g, s, order.ref, key);
+        s->pubs--;
     } else {
         tag = order_read(g, f, &order, &idempotency_key, &conflate, &message);
         if (!tag)
@@ -494,8 +513,7 @@ static const char *input_begin(struct gateway *g, struct member *mb, const struc
 
 static struct member *member_of(const struct gateway *g, const struct session *s, struct slice key)
 {
-    struct room *room = room_find(g, key);
-    struct subscription *sub = room ? subscription_find(s, room) : NULL;
+    struct subscription *sub = subscription_of(g, s, key);
     return sub ? sub->member : NULL;
 }
 
@@ -516,6 +534,8 @@ static void on_room_verb(struct gateway *g, struct session *s, const struct fram
     } else if (!authorize(NULL, verb == M_SEND ? RIGHT_SEND : RIGHT_CALL, key)) {
         tag = "Forbidden";
         message = "the token does not allow this key";
+    } else if (!rate_take(g, s, key)) {
+        over_rate(g, s, order.ref, key);
     } else if (verb == M_SEND && member_of(g, s, key)) {
         tag = input_begin(g, member_of(g, s, key), f, &message);
     } else if (type_with_handler(g, key)) {

@@ -251,6 +251,8 @@ void reply_close(struct shard *s, const struct connection *c, unsigned code, str
 void reply_close_session(struct shard *s, struct room *room, struct asker asker,
                          struct slice session, unsigned code, struct slice reason);
 void reply_ack(struct shard *s, struct connection *c, enum nack_code code);
+/* The input of c->counter is one too many. */
+void reply_refused(struct shard *s, struct connection *c);
 /* The status of a fault: its own, or its tag's. */
 unsigned fault_status(const struct fault *f);
 /* What a RESULT says; its status is not 0. */

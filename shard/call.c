@@ -216,6 +216,20 @@ static void answer_quarantined(struct shard *s, const struct task *t)
     fault_free(&fault);
 }
 
+/* Too many from outside; what siblings ask was asked of them by somebody whom their rate let. */
+static bool over_rate(struct shard *s, const struct op *op)
+{
+    uint64_t retry_ms;
+    bool by_sibling = op->waiter != 0 || op->call.chain.size > 0;
+    if (by_sibling || op->call.verb == VERB_ALARM || room_rate_take(s, op->room, 1, &retry_ms))
+        return false;
+    struct answer *a = turn_answer(s, op);
+    a->kind = ANSWER_NACK;
+    a->code = NACK_RATE;
+    a->retry_ms = retry_ms;
+    return true;
+}
+
 void call_decide(struct shard *s, struct op *op)
 {
     struct room *room = op->room;
@@ -254,7 +268,13 @@ void call_decide(struct shard *s, struct op *op)
         reply_result(s, &t, NULL, slice_text(was ? "true" : "false"), false, false);
         return;
     }
+    if (room->actor) {
+        t.actor = room->actor;
+        if (dedupe_is_id(t.msg_id) && still_runs(&t))
+            return;
+    }
+    if (over_rate(s, op))
+        return;
     t.actor = actor_wake(s, room);
-    if (!dedupe_is_id(t.msg_id) || !still_runs(&t))
-        change(s, &t, m);
+    change(s, &t, m);
 }

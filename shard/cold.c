@@ -31,13 +31,13 @@ void cold_destroy(struct shard *s)
 
 /* ---- there and back ---- */
 
-static bool is_cold(const struct room *room)
+static bool is_cold(const struct shard *s, const struct room *room)
 {
     bool keeps = room->retain || room->dedupe || room->actor || room->dones > 0 ||
                  room->n_links > 0 || heap_has(&room->alarm) || heap_has(&room->confirm) ||
                  heap_has(&room->removal);
     bool waits = room->first_op || room->held || room->dirty_refs > 0 || room->stage != 0;
-    return room->epoch != 0 && room->n_subs == 0 && !keeps && !waits;
+    return room->epoch != 0 && room->n_subs == 0 && !keeps && !waits && room_rate_forgets(s, room);
 }
 
 static void put_away(struct shard *s, struct room *room)
@@ -92,8 +92,10 @@ bool cold_walk(struct shard *s, size_t rooms, int64_t idle_ms)
             s->cold_cursor = 0;
             return false;
         }
-        if (is_cold(room) && s->clock_ms - room->touched >= idle_ms)
+        if (is_cold(s, room) && s->clock_ms - room->touched >= idle_ms)
             put_away(s, room);
+        else
+            rooms_drop_if_blank(s, room); /* if its rate has kept it */
     }
     return true;
 }

@@ -28,6 +28,7 @@ struct stage *turn_stage(struct shard *s, struct room *room)
                            .retained_bytes = room->retained_bytes,
                            .transient_bytes = room->transient_bytes,
                            .touched = room->touched,
+                           .allowance = room->allowance,
                            .floor_reason = room->floor_reason};
         room->stage = (uint32_t)t->stages.count;
     }
@@ -124,6 +125,7 @@ static void stage_rollback(struct shard *s, const struct stage *stage)
     room->retained_bytes = stage->retained_bytes;
     room->transient_bytes = stage->transient_bytes;
     room->touched = stage->touched;
+    room->allowance = stage->allowance;
 }
 
 static void rollback(struct shard *s)
@@ -150,7 +152,7 @@ static void rollback(struct shard *s)
             continue;
         a->kind = ANSWER_NACK;
         a->code = NACK_DISK;
-        a->expected = 0;
+        a->expected = a->retry_ms = 0;
     }
     LOG(s->log, LOG_WARN, "shard.disk_full", LOG_U64("refused", t->answers.count));
 }
@@ -174,16 +176,29 @@ static bool store_finish(struct shard *s)
 
 /* ---- letting out ---- */
 
-void send_nack(struct shard *s, struct asker asker, struct slice key, uint16_t slot,
-               enum nack_code code, uint64_t expected)
+static void nack_send(struct shard *s, struct asker asker, struct slice key, uint16_t slot,
+                      const struct msg_nack *nack)
 {
     if (!asker_is_there(s, asker))
         return;
     struct message m = {.type = MSG_NACK, .cid = asker.cid, .slot = slot, .key = key};
     m.ep = slot < SLOT_COUNT ? s->slot_epoch[slot] : 0;
-    m.nack.code = code;
-    m.nack.expected = expected;
+    m.nack = *nack;
     hub_send(s->hub, asker.peer, &m);
+}
+
+void send_nack(struct shard *s, struct asker asker, struct slice key, uint16_t slot,
+               enum nack_code code, uint64_t expected)
+{
+    const struct msg_nack nack = {.code = code, .expected = expected};
+    nack_send(s, asker, key, slot, &nack);
+}
+
+static void answer_nack(struct shard *s, const struct answer *a)
+{
+    const struct msg_nack nack = {
+        .code = a->code, .expected = a->expected, .retry_ms = a->retry_ms};
+    nack_send(s, a->asker, room_key(a->room), a->room->slot, &nack);
 }
 
 static void send_pack(struct shard *s, const struct answer *a)
@@ -206,7 +221,7 @@ static void answer_send(struct shard *s, const struct answer *a)
     if (a->kind == ANSWER_REPLY)
         reply_send(s, a);
     else if (a->kind == ANSWER_NACK)
-        send_nack(s, a->asker, room_key(a->room), a->room->slot, a->code, a->expected);
+        answer_nack(s, a);
     else
         send_pack(s, a);
     if (a->uncounted)

@@ -455,10 +455,20 @@ static void input_run(struct shard *s, struct connection *c, struct op *op)
         segment_run(s, &t);
 }
 
+/* One too many for the room: it is passed over, for good. */
+static void input_refuse(struct shard *s, struct connection *c, const struct op *op)
+{
+    actor_touch(s, c->actor);
+    c->counter = op->input.counter;
+    member_touch(c);
+    reply_refused(s, c);
+}
+
 static void decide_input(struct shard *s, struct op *op)
 {
     struct room *room = op->room;
     const struct msg_input *m = &op->input;
+    uint64_t retry_ms;
     struct connection *c =
         room->actor || room->rows > 0 ? member_find(actor_wake(s, room), m->session) : NULL;
     if (!c || c->gone) {
@@ -475,6 +485,8 @@ static void decide_input(struct shard *s, struct op *op)
         reply_ack(s, c, NACK_NONE);
     else if (m->counter == c->counter + 1 && !s->has_space)
         reply_ack(s, c, NACK_DISK);
+    else if (m->counter == c->counter + 1 && !room_rate_take(s, room, 1, &retry_ms))
+        input_refuse(s, c, op);
     else if (m->counter == c->counter + 1)
         input_run(s, c, op);
 }

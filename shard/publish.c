@@ -5,7 +5,7 @@
  * order of the room, and answers through the output gate even when it refuses: an ORDER that was
  * true only if this transaction commits must not be told before. The order of questions:
  *   owned?  ephemeral?  known id -> duplicate   first sent before what ids are remembered -> STALE
- *   not the publisher's next -> ORDER   no space -> DISK   else append */
+ *   not the publisher's next -> ORDER   no space -> DISK   too many -> RATE   else append */
 #include "shard/actor.h"
 
 #include "common/json.h"
@@ -174,8 +174,23 @@ void publish_ephemeral(struct shard *s, struct room *room, struct event_item *it
     stage_item(s, turn_stage(s, room), *item);
 }
 
+/* Refused as one publish too many. */
+static bool over_rate(struct shard *s, const struct op *op)
+{
+    uint64_t retry_ms;
+    if (room_rate_take(s, op->room, op->n_parts, &retry_ms))
+        return false;
+    struct answer *a = turn_answer(s, op);
+    a->kind = ANSWER_NACK;
+    a->code = NACK_RATE;
+    a->retry_ms = retry_ms;
+    return true;
+}
+
 static void decide_ephemeral(struct shard *s, struct op *op)
 {
+    if (over_rate(s, op))
+        return;
     decide_flags(op);
     for (uint32_t i = 0; i < op->n_parts; i++) {
         struct event_item item = item_of(s, op, i);
@@ -332,6 +347,8 @@ static void decide_durable(struct shard *s, struct op *op)
         answer_nack(s, op, NACK_DISK, 0);
         return;
     }
+    if (over_rate(s, op))
+        return;
     append_publish(s, op);
     answer_pack(s, op, room->epoch, room->head, op->n_parts, false);
 }

@@ -127,6 +127,17 @@ void reply_close(struct shard *s, const struct connection *c, unsigned code, str
         reply_close_session(s, c->actor->room, asker, member_session(c), code, reason);
 }
 
+static void ack_add(struct shard *s, const struct connection *c, enum nack_code code)
+{
+    struct asker asker = {.peer = c->peer, .life = c->life};
+    struct reply *r = reply_create(MSG_INPUT_ACK, c->actor->room, 0, c->session_size);
+    r->m.input_ack.session = reply_keep(r, member_session(c));
+    r->m.input_ack.counter = c->counter;
+    r->m.input_ack.code = code;
+    r->durable = c->durable;
+    (void)turn_reply(s, c->actor->room, asker, r);
+}
+
 /* One a turn and connection: the last one counts. */
 void reply_ack(struct shard *s, struct connection *c, enum nack_code code)
 {
@@ -137,15 +148,16 @@ void reply_ack(struct shard *s, struct connection *c, enum nack_code code)
         r->m.input_ack.code = code;
         return;
     }
-    struct asker asker = {.peer = c->peer, .life = c->life};
-    struct reply *r = reply_create(MSG_INPUT_ACK, c->actor->room, 0, c->session_size);
-    r->m.input_ack.session = reply_keep(r, member_session(c));
-    r->m.input_ack.counter = c->counter;
-    r->m.input_ack.code = code;
-    r->durable = c->durable;
-    (void)turn_reply(s, c->actor->room, asker, r);
+    ack_add(s, c, code);
     c->ack_turn = s->turns;
     c->ack = (uint32_t)answers->count;
+}
+
+/* Each has one of its own: what came before it is acknowledged, and it is not. */
+void reply_refused(struct shard *s, struct connection *c)
+{
+    ack_add(s, c, NACK_RATE);
+    c->ack_turn = 0;
 }
 
 /* ---- letting out ---- */

@@ -5,6 +5,7 @@
 #ifndef STOA_SHARD_ROOM_H
 #define STOA_SHARD_ROOM_H
 
+#include "common/bucket.h"
 #include "common/heap.h"
 #include "common/list.h"
 #include "proto/message.h"
@@ -49,6 +50,7 @@ struct room {
     int32_t deficit;
     uint32_t stage; /* place + 1 among the rooms of the running turn */
     struct room_rate rate;
+    struct bucket allowance;  /* of its type's rate */
     struct actor *actor;      /* its handler's memory; NULL: asleep, or it has no handler */
     struct link *links;       /* owned; asleep: whose its connections are; NULL: nobody's */
     struct heap_node alarm;   /* in shard->alarms: when on_alarm is due, ms */

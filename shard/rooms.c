@@ -57,6 +57,7 @@ void types_set(struct shard *s, const struct shard_type *types, size_t n_types)
         s->types[i] = (struct type){.name = mem_strdup(types[i].name),
                                     .name_size = strlen(types[i].name),
                                     .retention = types[i].retention,
+                                    .rate = types[i].rate,
                                     .handler = types[i].handler,
                                     .class_no = type_class(&types[i].retention)};
     s->n_types = n_types;
@@ -174,7 +175,7 @@ void rooms_free(struct shard *s, struct room *room)
 void rooms_drop_if_blank(struct shard *s, struct room *room)
 {
     bool needed = room->epoch != 0 || room->n_subs > 0 || room->first_op || room->dirty_refs > 0 ||
-                  room->stage != 0 || room->actor || room->dones > 0;
+                  room->stage != 0 || room->actor || room->dones > 0 || !room_rate_forgets(s, room);
     if (!needed)
         rooms_free(s, room);
 }

@@ -445,7 +445,8 @@ void shard_validate(const struct shard *s)
         STOA_ASSERT(map_get(s->rooms, room_key(room)) == room);
         STOA_ASSERT(!map_get(s->cold, room_key(room)));
         bool blank = room->epoch == 0 && room->n_subs == 0 && !room->first_op &&
-                     room->dirty_refs == 0 && !room->actor && room->dones == 0;
+                     room->dirty_refs == 0 && !room->actor && room->dones == 0 &&
+                     room->allowance.full_ns == 0;
         STOA_ASSERT(!blank);
         actors_validate(s, room);
         events += room->head - room->floor - room->transients;

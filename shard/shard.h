@@ -29,6 +29,7 @@ struct retention {
 struct shard_type {
     const char *name; /* "events", "chat": the text before the first ':' of a key */
     struct retention retention;
+    double rate;             /* of all that comes to a room, a second; 0: no limit */
     struct handler *handler; /* borrowed until the next shard_retypes or the end; NULL: events */
 };
 

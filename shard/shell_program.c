@@ -15,6 +15,7 @@ static size_t types_of(const struct config *c, const struct type_codes *codes,
 {
     for (size_t i = 0; i < c->n_types; i++)
         out[i] = (struct shard_type){.name = c->types[i].name,
+                                     .rate = c->types[i].rate_room,
                                      .handler = type_codes_handler(codes, c->types[i].name),
                                      .retention = {.age_ms = c->types[i].age_ms,
                                                    .count = c->types[i].count,

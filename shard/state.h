@@ -29,6 +29,7 @@ struct type {
     char *name; /* owned */
     size_t name_size;
     struct retention retention;
+    double rate;             /* of all that comes to a room, a second; 0: no limit */
     struct handler *handler; /* borrowed; NULL: events */
     struct metric *errors[PHASE_COUNT];
     struct metric *seconds[PHASE_COUNT]; /* NULL: nobody watches */
@@ -80,6 +81,7 @@ struct answer { /* leaves after the commit */
     enum answer_kind kind;
     enum nack_code code;
     uint64_t expected;
+    uint64_t retry_ms;
     uint64_t epoch, seq, count;
     bool dup;
     bool uncounted;      /* not a publish */
@@ -96,6 +98,7 @@ struct stage { /* a room of the running turn, and how it was before */
     uint64_t room_id, epoch, head, floor, gone, retained_bytes, transient_bytes;
     uint32_t transients, rows;
     int64_t touched;
+    struct bucket allowance;
     uint8_t floor_reason;
     uint32_t records;     /* pushed to its index */
     uint32_t ids;         /* added to its dedupe */
@@ -259,6 +262,13 @@ bool slot_owned(const struct shard *s, uint16_t slot);
 /* The message's slot if this shard serves it; else the code to refuse with. A higher epoch than
  * ours fences the slot: we stop serving it. */
 enum nack_code slot_check(struct shard *s, const struct message *m, uint16_t *slot);
+
+/* ---- rate.c ---- */
+/* Takes `n` of what the room may get, within its turn. Else *retry_ms says when it may be asked
+ * again, and nothing is taken. */
+bool room_rate_take(struct shard *s, struct room *room, uint32_t n, uint64_t *retry_ms);
+/* Whether forgetting the room lets nobody say more than its type's rate. */
+bool room_rate_forgets(const struct shard *s, const struct room *room);
 
 /* ---- publish.c ---- */
 void publish_intake(struct shard *s, uint32_t peer, const struct message *m, struct buf *packet);
