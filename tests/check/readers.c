@@ -130,7 +130,9 @@ static void on_missed(struct history *h, struct sub *s, const struct history_ent
                      id_text(e->from).text);
     } else if (s->placed && s->at.epoch != e->from.epoch &&
                (s->at.epoch != 0 || s->at.seq != e->from.seq)) {
-        /* before the first event of a history is where there was none */
+        /* Who has nothing may be told so by the history that it is about: before the first event of
+         * a history there is nothing to skip, older histories are lost, and that all through `to`
+         * is gone was checked above. */
         violated(h, 4, e->key, rank, s->last, "%.*s is at %s and is told of a miss after %s",
                  SLICE_FMT(history_text(h, s->who)), id_text(s->at).text, id_text(e->from).text);
     }
@@ -163,12 +165,14 @@ static void on_verdict(struct history *h, const struct history_entry *e, uint32_
     s->last = rank;
 }
 
-/* Ephemeral events: at most once, and after what was acknowledged before they were submitted, in
- * the history where it was. */
+/* Ephemeral events: at most once, and after what was acknowledged before they were submitted. An
+ * ack in a history that is lost by now says nothing of the same message in another one: there it
+ * was stored later, by a retry. */
 static void in_order(struct history *h, struct sub *s, const struct message *m, uint64_t epoch,
                      uint32_t rank)
 {
-    bool elsewhere = epoch != 0 && m->at.epoch != 0 && m->at.epoch != epoch;
+    bool elsewhere = epoch != 0 && m->at.epoch != 0 && m->at.epoch != epoch &&
+                     epoch_of(h, s->key, m->at.epoch)->lost_now;
     if (m->ack != NONE && m->ack + 1 < s->ephemeral && !elsewhere)
         violated(h, 3, s->key, rank, m->ack,
                  "message %llu comes to %.*s after an ephemeral one that was submitted later than "

@@ -91,6 +91,11 @@ static const struct {
     {"a gap over a reconnect", 4, THREE ALL D(1, 1) CLOSE SUB("'after':'1-1'") D(3, 3) LOG3},
     {"a miss of what is there", 4,
      THREE SUB("'after':'0'") MISS("0", "1-2", "expired") D(3, 3) LOG3},
+    {"a miss of what is there, from a history's beginning", 4,
+     THREE SUB("'after':'0'") MISS("1-0", "1-2", "expired") D(3, 3) LOG3},
+    {"a miss that begins behind what is owed", 4,
+     THREE TRIM("1-2", "evicted") SUB("'after':'0'") MISS("1-1", "1-2", "evicted") D(3, 3) L(3, 3)
+         HEAD("1-2", 3)},
     {"a miss of more than was trimmed", 4,
      THREE TRIM("1-1", "evicted") SUB("'after':'0'") MISS("0", "1-2", "evicted") D(3, 3) L(2, 2)
          L(3, 3) HEAD("1-1", 3)},
@@ -118,6 +123,11 @@ static const struct {
               "{'op':'deliver','who':'a','key':'k','msg':2,'id':'2-1'}\n"
               "{'op':'log','key':'k','msg':2,'id':'2-1'}\n{'op':'head','key':'k','from':'0','id':'"
               "2-1'}\n"},
+    {"an ephemeral one overtakes, in a history that nobody lost", 3,
+     PX(9, "'ephemeral':true") SUB("'after':'2-0'") PA(1, 1) PX(8, "'ephemeral':true")
+         DE(8) "{'op':'deliver','who':'a','key':'k','msg':1,'id':'2-1'}\n" TRIM(
+             "1-1", "epoch") "{'op':'log','key':'k','msg':1,'id':'2-1'}\n"
+                             "{'op':'head','key':'k','from':'0','id':'2-1'}\n"},
     {"delivered, lost in a crash", 5, PA(1, 1) P(2) ALL D(1, 1) D(2, 2) CRASH L(1, 1) HEAD("0", 1)},
     {"two owners", 6, OWN("x", 1) OWN("y", 2)},
     {"an epoch again", 6, OWN("x", 2) DROP("x", 2) OWN("y", 2)},
@@ -205,6 +215,14 @@ static const struct {
                                   CRASH PA(3, 3) D(3, 3) CALM DEADLINE LOG3},
     {"a true miss", THREE TRIM("1-2", "expired") SUB("'after':'0'") MISS("0", "1-2", "expired")
                         D(3, 3) CALM DEADLINE L(3, 3) HEAD("1-2", 3)},
+    {"a true miss, from a history's beginning",
+     THREE TRIM("1-2", "expired") SUB("'after':'0'") MISS("1-0", "1-2", "expired") D(3, 3) L(3, 3)
+         HEAD("1-2", 3)},
+    {"acknowledged in a lost history, stored again behind an ephemeral one",
+     PA(1, 1) TRIM("1-1", "epoch") SUB("'after':'2-0'") PX(8, "'ephemeral':true")
+         DE(8) "{'op':'deliver','who':'a','key':'k','msg':1,'id':'2-1'}\n"
+               "{'op':'log','key':'k','msg':1,'id':'2-1'}\n{'op':'head','key':'k','from':'0','id':'"
+               "2-1'}\n"},
     {"a miss in mid-stream", ALL PA(1, 1) D(1, 1) PA(2, 2) PA(3, 3) TRIM("1-2", "evicted")
                                  MISS("1-1", "1-2", "slow") D(3, 3) L(3, 3) HEAD("1-2", 3)},
     {"trimmed after it was read",
