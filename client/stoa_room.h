@@ -88,7 +88,8 @@ typedef enum stoa_room_phase {
     STOA_ROOM_ON_EVENT,
     STOA_ROOM_ON_CLOSE,
     STOA_ROOM_ON_ALARM,
-    STOA_ROOM_ON_CALL
+    STOA_ROOM_ON_CALL,
+    STOA_ROOM_ON_DECODE_ERROR
 } stoa_room_phase;
 
 typedef struct stoa_room_close_info {
@@ -143,7 +144,7 @@ typedef struct stoa_room_host {
     /* Says why a handler fails; returns rc, to be returned. */
     stoa_room_rc (*fail)(stoa_room_ctx *ctx, stoa_room_rc rc, const char *message);
     /* A method's own error as its caller is to see it: code at most 63 bytes, status an HTTP one or
-     * 0 (500), data JSON or n 0. Returns STOA_ROOM_E_OTHER. */
+     * 0 (500), message "" or NULL for the code, data JSON or n 0. Returns STOA_ROOM_E_OTHER. */
     stoa_room_rc (*fail_with)(stoa_room_ctx *ctx, const char *code, unsigned status,
                               const char *message, stoa_room_bytes data);
     /* on_connect and identify: refuses the upgrade with that HTTP status (400 to 599) and text.
@@ -225,6 +226,9 @@ typedef struct stoa_room_host {
     /* Text as a JSON string, quoted. */
     stoa_room_bytes (*json_quote)(stoa_room_ctx *ctx, stoa_room_bytes text);
     int (*json_valid)(stoa_room_bytes value);
+    /* The elements of an array, each as JSON. NONE: it is no array. */
+    stoa_room_rc (*json_items)(stoa_room_ctx *ctx, stoa_room_bytes array,
+                               const stoa_room_bytes **items, size_t *count);
 } stoa_room_host;
 
 /* Who a connection is. All n 0 or 0 unless set. */

@@ -53,6 +53,7 @@ static struct run *run_of(struct stoa_room_ctx *x)
                         .reply = x->reply,
                         .ud = x->ud,
                         .streams = x->streams,
+                        .items = x->items,
                         .result = x->result};
     x->result = (struct strbuf){0};
     return run;
@@ -69,7 +70,7 @@ static enum run_end ended(struct stoa_room_ctx *x, stoa_room_rc rc, const char *
     } else if (rc == STOA_ROOM_OK) {
         if (x->phase == PHASE_CALL && x->result.size > 0)
             strbuf_put_slice(result, strbuf_slice(&x->result));
-        else if (x->phase == PHASE_CALL)
+        else if (x->phase == PHASE_CALL && (x->streams || !x->items)) /* items alone are an array */
             strbuf_put_text(result, "null");
     } else {
         fault_of_rc(x, rc, where, fault);
@@ -172,10 +173,13 @@ static enum run_end run_decode_error(struct stoa_room_ctx *x, void *mem,
 static enum run_end run_error(struct stoa_room_ctx *x, void *mem, const struct invocation *what,
                               stoa_room_rc *rc)
 {
-    static const stoa_room_phase phases[PHASE_COUNT] = {
-        [PHASE_CONNECT] = STOA_ROOM_ON_CONNECT,    [PHASE_EVENT] = STOA_ROOM_ON_EVENT,
-        [PHASE_DECODE_ERROR] = STOA_ROOM_ON_EVENT, [PHASE_CLOSE] = STOA_ROOM_ON_CLOSE,
-        [PHASE_ALARM] = STOA_ROOM_ON_ALARM,        [PHASE_CALL] = STOA_ROOM_ON_CALL};
+    static const stoa_room_phase phases[PHASE_COUNT] = {[PHASE_CONNECT] = STOA_ROOM_ON_CONNECT,
+                                                        [PHASE_EVENT] = STOA_ROOM_ON_EVENT,
+                                                        [PHASE_DECODE_ERROR] =
+                                                            STOA_ROOM_ON_DECODE_ERROR,
+                                                        [PHASE_CLOSE] = STOA_ROOM_ON_CLOSE,
+                                                        [PHASE_ALARM] = STOA_ROOM_ON_ALARM,
+                                                        [PHASE_CALL] = STOA_ROOM_ON_CALL};
     if (!x->plugin->code.on_error)
         return RUN_ABSENT;
     if (what->fault)
@@ -220,6 +224,7 @@ static enum run_end plugin_resume(struct handler *h, struct context *ctx, void *
     stoa_room_rc rc = wake->fault ? failed_with(&x, wake->fault) : STOA_ROOM_OK;
     stoa_room_bytes value = wake->fault ? (stoa_room_bytes){0} : bytes_of(wake->value);
     x.streams = before->streams;
+    x.items = before->items;
     x.result = before->result;
     before->result = (struct strbuf){0};
     *run = NULL;

@@ -47,8 +47,7 @@ static stoa_room_rc border(struct stoa_room_ctx *x,
     const char *why = NULL;
     if (!check || !json_valid(slice_in(value)) || check(value, &why) == STOA_ROOM_OK)
         return STOA_ROOM_OK; /* the host says itself of what is not JSON */
-    return fault_rc(x, rc, "%s is not one of the room's%s%s", what, why ? ": " : "",
-                    why ? why : "");
+    return why ? fault_rc(x, rc, "%s", why) : fault_rc(x, rc, "%s is not one of the room's", what);
 }
 
 /* ---- the room ---- */
@@ -104,7 +103,9 @@ static stoa_room_rc host_fail(stoa_room_ctx *x, stoa_room_rc rc, const char *mes
 static stoa_room_rc host_fail_with(stoa_room_ctx *x, const char *code, unsigned status,
                                    const char *message, stoa_room_bytes data)
 {
-    fault_set(&x->fault, code ? code : "", "%s", message ? message : "");
+    if (!code)
+        code = "";
+    fault_set(&x->fault, code, "%s", message && message[0] ? message : code);
     x->fault.status = status >= 400 && status < 600 ? status : 0;
     if (json_valid(slice_in(data)))
         strbuf_put_slice(&x->fault.data, slice_in(data));
@@ -216,8 +217,10 @@ static stoa_room_rc host_set_state(stoa_room_ctx *x, stoa_room_conn *c, stoa_roo
 {
     if (!in_room(x))
         return STOA_ROOM_E_ROOM;
-    stoa_room_rc rc =
-        border(x, BORDER(decode_connection), state, STOA_ROOM_E_ROOM, "the connection's state");
+    stoa_room_rc rc = STOA_ROOM_OK;
+    if (json_type_of(slice_in(state)) != JSON_NULL) /* null is none */
+        rc =
+            border(x, BORDER(decode_connection), state, STOA_ROOM_E_ROOM, "the connection's state");
     return rc ? rc
               : done(x, context_set_state(x->ctx, connection_of(c), slice_in(state), &x->fault));
 }
@@ -427,6 +430,7 @@ static stoa_room_rc host_item(stoa_room_ctx *x, stoa_room_bytes value)
 {
     if (!answers(x, value))
         return STOA_ROOM_E_ROOM;
+    x->items = true;
     return done(x, context_item(x->ctx, slice_in(value), &x->fault));
 }
 
@@ -461,6 +465,23 @@ static stoa_room_bytes host_json_quote(stoa_room_ctx *x, stoa_room_bytes text)
     struct strbuf out = {0};
     json_quote(&out, slice_in(text));
     return hand_over(x, &out);
+}
+
+static stoa_room_rc host_json_items(stoa_room_ctx *x, stoa_room_bytes array,
+                                    const stoa_room_bytes **items, size_t *count)
+{
+    struct slice text = slice_in(array);
+    struct strbuf out = {0};
+    *items = NULL;
+    *count = 0;
+    if (json_type_of(text) != JSON_ARRAY || !json_valid(text))
+        return STOA_ROOM_NONE;
+    for (struct json_iter it = json_members(text); json_next(&it); ++*count) {
+        const stoa_room_bytes item = bytes_of(it.value.raw);
+        strbuf_put(&out, &item, sizeof item);
+    }
+    *items = (const stoa_room_bytes *)(const void *)hand_over(x, &out).p;
+    return STOA_ROOM_OK;
 }
 
 static int host_json_valid(stoa_room_bytes value)
@@ -518,4 +539,5 @@ const stoa_room_host plugin_host = {
     .json_text = host_json_text,
     .json_quote = host_json_quote,
     .json_valid = host_json_valid,
+    .json_items = host_json_items,
 };

@@ -22,7 +22,7 @@ struct run {
     enum phase phase;
     stoa_room_reply reply; /* may be NULL */
     void *ud;
-    bool streams;
+    bool streams, items;
     struct strbuf result; /* said before it waited */
 };
 
@@ -32,6 +32,7 @@ struct stoa_room_ctx {
     struct context *ctx; /* NULL in identify */
     enum phase phase;
     bool streams;
+    bool items; /* it has given some */
     bool waits;
     stoa_room_reply reply;
     void *ud;

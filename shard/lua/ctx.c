@@ -195,6 +195,26 @@ struct slice message_text(lua_State *L, int index, const char *tag)
     return value_text(L, -1, tag);
 }
 
+struct slice kept_text(lua_State *L, int index, enum function f, const char *tag)
+{
+    struct slice text = value_text(L, index, tag);
+    index = lua_absindex(L, index);
+    if (handler_of(L)->functions[f] == LUA_NOREF)
+        return text;
+    kept_check(L, text, f, tag);
+    return value_text(L, index, tag); /* the room's function may have written others */
+}
+
+void kept_check(lua_State *L, struct slice text, enum function f, const char *tag)
+{
+    const char *why = "";
+    if (!value_push(L, text, &why))
+        error_raise(L, tag, "what is to be kept cannot be read: %s", why);
+    if (f != FUNCTION_DECODE_CONNECTION || !value_is_null(L, -1))
+        function_apply(L, f, tag);
+    lua_pop(L, 1);
+}
+
 static bool recall(lua_State *L, struct context *ctx)
 {
     struct lua_handler *h = handler_of(L);
@@ -232,7 +252,7 @@ int host_ctx_recall(lua_State *L)
 
 static int save(lua_State *L, struct context *ctx, int index)
 {
-    if (!context_save(ctx, value_text(L, index, "RoomError"), error_own(L)))
+    if (!context_save(ctx, kept_text(L, index, FUNCTION_DECODE_STATE, "RoomError"), error_own(L)))
         return error_raise_own(L);
     return 0;
 }
@@ -390,6 +410,14 @@ int host_ctx_log(lua_State *L)
 
 /* ---- time ---- */
 
+/* Milliseconds, or since 1970; what is too many or too few is for the room to say. */
+static int64_t ms_check(lua_State *L, int index)
+{
+    lua_Number ms = luaL_checknumber(L, index);
+    luaL_argcheck(L, ms >= -1e18 && ms <= 1e18, index, "milliseconds");
+    return (int64_t)ms;
+}
+
 /* Milliseconds: a number, or a text like "30s", "5m", "30 seconds". */
 static int64_t duration_check(lua_State *L, int index)
 {
@@ -400,11 +428,8 @@ static int64_t duration_check(lua_State *L, int index)
                  {"d", 86400000},    {"second", 1000},   {"seconds", 1000},  {"minute", 60000},
                  {"minutes", 60000}, {"hour", 3600000},  {"hours", 3600000}, {"day", 86400000},
                  {"days", 86400000}, {"millisecond", 1}, {"milliseconds", 1}};
-    if (lua_type(L, index) == LUA_TNUMBER) {
-        lua_Number ms = lua_tonumber(L, index);
-        luaL_argcheck(L, ms >= 0 && ms <= 1e14, index, "milliseconds, not negative");
-        return (int64_t)ms;
-    }
+    if (lua_type(L, index) == LUA_TNUMBER)
+        return ms_check(L, index);
     const char *text = luaL_checkstring(L, index), *at = text;
     int64_t n = 0;
     while (*at >= '0' && *at <= '9' && at - text < 12)
@@ -420,8 +445,8 @@ static int64_t duration_check(lua_State *L, int index)
 int host_ctx_schedule_in(lua_State *L)
 {
     struct context *ctx = ctx_of(L);
-    int64_t at = context_now_ms(ctx) + duration_check(L, 2);
-    if (!context_schedule_at(ctx, at, error_own(L)))
+    int64_t ms = duration_check(L, 2), after = ms > 0 ? ms : 0;
+    if (!context_schedule_at(ctx, context_now_ms(ctx) + after, error_own(L)))
         return error_raise_own(L);
     return 0;
 }
@@ -429,9 +454,7 @@ int host_ctx_schedule_in(lua_State *L)
 int host_ctx_schedule_at(lua_State *L)
 {
     struct context *ctx = ctx_of(L);
-    lua_Number at = luaL_checknumber(L, 2);
-    luaL_argcheck(L, at >= 0 && at <= 1e15, 2, "milliseconds since 1970");
-    if (!context_schedule_at(ctx, (int64_t)at, error_own(L)))
+    if (!context_schedule_at(ctx, ms_check(L, 2), error_own(L)))
         return error_raise_own(L);
     return 0;
 }

@@ -144,8 +144,9 @@ static void input_push(lua_State *L, struct run *r, struct slice input)
     if (input.size == 0 && r->phase == PHASE_CALL)
         lua_pushnil(L);
     else if (!value_push(L, input, &why))
-        error_raise(L, "RoomValidationError", "the %s is no JSON: %s",
-                    r->phase == PHASE_CALL ? "input" : "event", why);
+        error_raise(L, "RoomValidationError",
+                    json_valid(input) ? "the %s cannot be read: %s" : "the %s is %s",
+                    r->phase == PHASE_CALL ? "method's input" : "event", why);
     if (r->phase == PHASE_EVENT)
         function_apply(L, FUNCTION_DECODE_EVENT, "RoomValidationError");
     else if (value_is_null(L, -1))

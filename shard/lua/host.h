@@ -194,6 +194,9 @@ void member_push(lua_State *L, struct connection *c); /* nil for NULL */
 struct slice member_session(lua_State *L, int index);
 /* Encodes a message for others into the handler's text. */
 struct slice message_text(lua_State *L, int index, const char *tag);
+/* The same of a state: the room's own function must be able to read it, else it raises. */
+struct slice kept_text(lua_State *L, int index, enum function f, const char *tag);
+void kept_check(lua_State *L, struct slice text, enum function f, const char *tag);
 /* Applies one of the room's functions to the value on top; errors get `tag`. */
 void function_apply(lua_State *L, enum function f, const char *tag);
 /* Of ctx objects and of what hangs on them: raises unless it is of the running run. */

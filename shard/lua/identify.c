@@ -135,6 +135,8 @@ static int identify_enter(lua_State *L)
         lua_pop(L, 1);
     }
     answer_take(L, lua_gettop(L), own);
+    if (q->h->identity.state.size > 0 && q->h->functions[FUNCTION_DECODE_CONNECTION] != LUA_NOREF)
+        kept_check(L, q->h->identity.state, FUNCTION_DECODE_CONNECTION, "UpgradeError");
     return 0;
 }
 

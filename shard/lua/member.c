@@ -174,7 +174,8 @@ int host_connection_set_state(lua_State *L)
 {
     struct context *ctx;
     struct connection *c = present(L, &ctx, "RoomError");
-    if (!context_set_state(ctx, c, value_text(L, 2, "RoomError"), error_own(L)))
+    struct slice state = kept_text(L, 2, FUNCTION_DECODE_CONNECTION, "RoomError");
+    if (!context_set_state(ctx, c, state, error_own(L)))
         return error_raise_own(L);
     return 0;
 }
@@ -186,8 +187,8 @@ int host_connection_close(lua_State *L)
     lua_Integer code = luaL_optinteger(L, 2, 1000);
     struct slice reason;
     reason.data = (const uint8_t *)luaL_optlstring(L, 3, "", &reason.size);
-    luaL_argcheck(L, code >= 1000 && code <= 4999, 2, "a WebSocket close code");
-    if (m->c && !context_close(ctx, m->c, (unsigned)code, reason, error_own(L)))
+    unsigned known = code >= 0 && code <= UINT16_MAX ? (unsigned)code : 0; /* 0 is none */
+    if (m->c && !context_close(ctx, m->c, known, reason, error_own(L)))
         return error_raise_own(L);
     return 0;
 }

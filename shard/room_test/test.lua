@@ -1,7 +1,7 @@
 -- What test files see as `test`: cases, comparisons, rooms and their connections. `native` is
 -- script.c's; each function here says what it wants of its arguments and names what went wrong.
 local native = ...
-local test = { null = native.null, array = native.array }
+local test = { null = native.null, array = native.array, json = native.encode }
 
 ---- errors ----
 
