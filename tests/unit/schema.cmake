@@ -1,0 +1,1 @@
+stoa_test(schema shard_schema)
