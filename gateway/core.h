@@ -583,7 +583,8 @@ void publish_on_nack(struct gateway *g, struct call *call, const struct message 
 void publish_router_up(struct gateway *g);
 void publish_router_lost(struct gateway *g, uint32_t peer);
 void publish_destroy(struct gateway *g, struct call *call);
-/* How long to wait before the next attempt: `wished_ms` as the refusal said, 0: longer each time. */
+/* How long to wait before the next attempt: `wished_ms` as the refusal said, 0: longer each time.
+ */
 uint64_t retry_delay_ms(struct gateway *g, uint32_t attempts, uint64_t wished_ms);
 
 /* ---- call_route.c: what is asked of rooms with handlers ---- */

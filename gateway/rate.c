@@ -42,7 +42,9 @@ static void sweep(struct gateway *g, struct rates *r)
         mem_free(k);
     }
     size_t left = map_count(r->keys);
-    r->sweep_at = left < SWEEP_LEAST / 2 ? SWEEP_LEAST : 2 * left;
+    r->sweep_at = left < SWEEP_LEAST / 2      ? SWEEP_LEAST
+                  : left < RATED_KEYS_MAX / 2 ? 2 * left
+                                              : RATED_KEYS_MAX;
 }
 
 static struct rated_key *rated_key_create(struct rates *r, struct slice key)
