@@ -24,6 +24,7 @@ struct publisher *publisher_create(const struct publisher_options *options,
     p->hub = hub_create(&options->self, &handler, ports, log, metrics, rng_u64(&p->rng));
     for (uint32_t n = 1; n <= p->n_routers; n++)
         STOA_ASSERT(hub_dial(p->hub) == n);
+    p->caller = caller_create(p->hub, ~options->seed);
     return p;
 }
 
@@ -34,6 +35,7 @@ void publisher_destroy(struct publisher **publisher)
         return;
     *publisher = NULL;
     STOA_ASSERT(p->pending == 0 && list_empty(&p->done));
+    caller_destroy(&p->caller);
     hub_destroy(&p->hub);
     while (!list_empty(&p->idle))
         lane_forget(p, LIST_ENTRY(p->idle.next, struct lane, node));
@@ -47,6 +49,11 @@ void publisher_destroy(struct publisher **publisher)
 struct hub *publisher_hub(struct publisher *p)
 {
     return p->hub;
+}
+
+struct caller *publisher_caller(struct publisher *p)
+{
+    return p->caller;
 }
 
 size_t publisher_pending(const struct publisher *p)
@@ -204,6 +211,7 @@ void publisher_turn(struct publisher *p, struct tick now)
     hub_tick(p->hub, now);
     expire(p);
     send_ready(p);
+    caller_turn(p->caller, now);
     hub_flush(p->hub, now); /* a send that failed takes the link down and frees the window */
     if (p->router != 0 && !list_empty(&p->ready)) {
         send_ready(p);
@@ -220,6 +228,7 @@ int64_t publisher_deadline(const struct publisher *p)
 {
     int64_t due = earlier(hub_deadline(p->hub),
                           earlier(heap_next(&p->deadlines), heap_next(&p->lane_timers)));
+    due = earlier(due, caller_deadline(p->caller));
     if (!list_empty(&p->idle)) {
         const struct lane *oldest = LIST_ENTRY(p->idle.next, struct lane, node);
         due = earlier(due, oldest->idle_ns + LANE_IDLE_MS * NS_PER_MS);

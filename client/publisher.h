@@ -50,6 +50,9 @@ struct publisher *publisher_create(const struct publisher_options *options,
 /* Everything must have been taken back (publisher_abandon). */
 void publisher_destroy(struct publisher **p);
 struct hub *publisher_hub(struct publisher *p);
+/* Calls go through the same router (caller.h). The publisher turns it with itself; submitting,
+ * taking what is done and abandoning are the owner's. */
+struct caller *publisher_caller(struct publisher *p);
 
 /* Takes the publish. */
 void publisher_submit(struct publisher *p, struct publish *publish, struct tick now);

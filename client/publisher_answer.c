@@ -1,6 +1,6 @@
-/* CORE. What the hub tells the publisher: answers to publishes, and links that come and go. An
- * answer to a transmission that was given up (its cid is no longer flying) is ignored: the publish
- * goes out again and gets another. */
+/* CORE. What the hub tells the publisher: answers to publishes and calls, and links that come and
+ * go. An answer to a transmission that was given up (its cid is no longer flying) is ignored: the
+ * publish goes out again and gets another. */
 #include "client/publisher_internal.h"
 
 /* ---- answers ---- */
@@ -107,6 +107,11 @@ static void on_message(void *ctx, uint32_t peer, const struct message *m, struct
         return;
     if (m->type == MSG_LOST) {
         publisher_lost_all(p);
+        caller_lost(p->caller);
+        return;
+    }
+    if (m->cid & CALLER_CID) {
+        caller_answer(p->caller, m);
         return;
     }
     struct publish *publish = map_get(p->flying, map_id(&m->cid));
@@ -120,6 +125,7 @@ static void router_use(struct publisher *p, uint32_t peer)
 {
     const struct peer_info *info = hub_info(p->hub, peer);
     p->router = peer;
+    caller_use(p->caller, peer);
     p->win_messages = info->win_msgs ? info->win_msgs : WINDOW_DEFAULT_MESSAGES;
     p->win_bytes = info->win_bytes ? info->win_bytes : WINDOW_DEFAULT_BYTES;
     LOG(p->log, LOG_INFO, "publisher.router", LOG_U64("peer", peer), LOG_STR("name", info->name));
@@ -140,6 +146,7 @@ static void on_down(void *ctx, uint32_t peer)
         return;
     p->router = 0;
     publisher_lost_all(p);
+    caller_use(p->caller, 0);
     for (uint32_t i = 1; i < p->n_routers; i++) {
         uint32_t other = (peer - 1 + i) % p->n_routers + 1;
         if (hub_is_up(p->hub, other)) {

@@ -6,10 +6,11 @@
 #ifndef STOA_CLIENT_PUBLISHER_INTERNAL_H
 #define STOA_CLIENT_PUBLISHER_INTERNAL_H
 
+#include "client/caller.h"
 #include "client/publisher.h"
 #include "common/map.h"
 
-#define CID_MAX UINT64_C(0xffffffff)
+#define CID_MAX (CALLER_CID - 1)
 /* Where a WELCOME announces no window. */
 #define WINDOW_DEFAULT_MESSAGES 256
 #define WINDOW_DEFAULT_BYTES (1 * MIB)
@@ -33,6 +34,7 @@ struct lane {
 
 struct publisher {
     struct hub *hub;
+    struct caller *caller; /* shares the router with it */
     struct log *log;
     struct rng rng;
     struct tick now;

@@ -34,25 +34,27 @@ const char *stoa_strerror(int code)
     case STOA_OK:
         return "ok";
     case STOA_TIMEOUT:
-        return "not stored in time: publish again";
+        return "not done in time: try again";
     case STOA_UNKNOWN:
-        return "maybe stored: publish again with the same idempotency key";
+        return "maybe done: try again with the same idempotency key";
     case STOA_BUSY:
-        return "not stored, too much is under way: try later";
+        return "not done, too much is under way: try later";
     case STOA_TOO_LARGE:
-        return "the event or batch is too large";
+        return "the event, batch or input is too large";
     case STOA_DENIED:
-        return "not allowed to publish there";
+        return "not allowed there";
     case STOA_DISK:
-        return "not stored, the cluster's disk is full";
+        return "not done, the cluster's disk is full";
     case STOA_MISSED:
-        return "events were missed";
+        return "done, but items may be missing";
     case STOA_INVALID:
         return "an argument is not valid";
     case STOA_NOMEM:
         return "out of memory";
     case STOA_CLOSED:
         return "the client is closed";
+    case STOA_ROOM:
+        return "the room answered with an error";
     default:
         return "unknown error";
     }
@@ -172,7 +174,10 @@ static struct stoa *stoa_new(const stoa_options *o)
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->left, NULL);
     list_init(&s->intake);
+    list_init(&s->call_intake);
     list_init(&s->reported);
+    list_init(&s->items_reported);
+    list_init(&s->calls_reported);
     list_init(&s->waiters);
     s->threaded = o->threaded != 0;
     s->timeout_ms = o->timeout_ms ? o->timeout_ms : TIMEOUT_DEFAULT_MS;
@@ -208,10 +213,10 @@ static void *thread_main(void *arg)
     pthread_mutex_lock(&s->lock);
     while (!s->stop) {
         /* a callback that published and waited has turned the loop and left more to report */
-        int wait_ms = list_empty(&s->reported) ? -1 : 0;
+        int wait_ms = report_waits(s) ? 0 : -1;
         pthread_mutex_unlock(&s->lock);
         turn(s, wait_ms);
-        (void)turn_report(s);
+        (void)report_run(s);
         pthread_mutex_lock(&s->lock);
     }
     turn_release(s);
@@ -317,13 +322,14 @@ static void flush(struct stoa *s, int timeout_ms)
 {
     int64_t until = tick_now().mono_ns + (timeout_ms > 0 ? timeout_ms : 0) * NS_PER_MS;
     turn(s, 0); /* takes the intake */
-    (void)turn_report(s);
-    while (publisher_pending(s->publisher) > 0) {
+    (void)report_run(s);
+    const struct caller *calls = publisher_caller(s->publisher);
+    while (publisher_pending(s->publisher) + caller_pending(calls) > 0) {
         int64_t left = until - tick_now().mono_ns;
         if (left <= 0)
             return;
         turn(s, (int)((left + NS_PER_MS - 1) / NS_PER_MS));
-        (void)turn_report(s);
+        (void)report_run(s);
     }
 }
 
@@ -334,9 +340,10 @@ void stoa_close(stoa *s, int timeout_ms)
     take_over(s);
     flush(s, timeout_ms);
     publisher_abandon(s->publisher);
+    caller_abandon(publisher_caller(s->publisher));
     hub_goodbye(publisher_hub(s->publisher), tick_now());
     turn(s, 0); /* hands the outcomes on */
-    (void)turn_report(s);
+    (void)report_run(s);
     pthread_mutex_lock(&s->lock);
     while (s->inside > 0)
         pthread_cond_wait(&s->left, &s->lock);

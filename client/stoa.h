@@ -1,4 +1,4 @@
-/* libstoa: publish events to a Stoa cluster from C or C++.
+/* libstoa: publish events to a Stoa cluster, and ask its rooms, from C or C++.
  *
  *     stoa *s;
  *     char why[256];
@@ -6,20 +6,23 @@
  *     options.routers = "tcp://127.0.0.1:7100";
  *     options.threaded = 1;
  *     if (stoa_open(&s, &options, why) != STOA_OK) ...
- *     stoa_publish(s, "upload:abc123", json, strlen(json), NULL, NULL);   // returns when it is on
- * disk stoa_close(s, 5000);
+ *     stoa_publish(s, "upload:abc123", json, strlen(json), NULL, NULL); // returns when it is on
+ * disk stoa_result *r; if (stoa_call(s, "poll:lunch", "totals", NULL, 0, NULL, &r) == STOA_OK)
+ *         puts(r->data); // JSON
+ *     stoa_result_free(r);
+ *     stoa_close(s, 5000);
  *
  * Order: events of one key are stored in the order in which they were submitted, whatever is lost,
  * refused and sent again meanwhile. Nothing that was acknowledged is ever lost or stored twice.
  *
- * Threads: stoa_publish, stoa_publish_async and stoa_publish_batch may be called by any thread at
- * any time between stoa_open and stoa_close. stoa_poll has one caller. With `.threaded` a thread of
- * the library turns its loop and runs the callbacks; without it that is the work of stoa_poll, and
- * a stoa_publish that waits turns the loop itself (without running callbacks). stoa_close must be
- * the last call. After fork the child may only _exit or exec.
+ * Threads: what publishes and what asks rooms may be called by any thread at any time between
+ * stoa_open and stoa_close. stoa_poll has one caller. With `.threaded` a thread of the library
+ * turns its loop and runs the callbacks; without it that is the work of stoa_poll, and a
+ * stoa_publish or stoa_call that waits turns the loop itself (without running the callbacks of
+ * others). stoa_close must be the last call. After fork the child may only _exit or exec.
  *
  * The library installs no signal handler, writes to no file descriptor that it has not made, and
- * has no global state. Subscribing and the calls to rooms come with a later version. */
+ * has no global state. Subscribing comes with a later version. */
 #ifndef STOA_H
 #define STOA_H
 
@@ -38,19 +41,21 @@ extern "C" {
 
 #define STOA_VERSION "0.1.0"
 
-/* What calls return and callbacks are told. */
+/* What functions return and callbacks are told. "Done" is stored, for an event, and handled and on
+ * disk, for what a room was asked. */
 enum {
-    STOA_OK = 0,         /* publish: the event is on disk (ephemeral: released) */
-    STOA_TIMEOUT = -1,   /* not stored in time, and certainly not stored: publish it again */
-    STOA_UNKNOWN = -2,   /* maybe stored: publish again with the same idempotency key */
-    STOA_BUSY = -3,      /* the queue is full (ephemeral: refused for now): not stored, try later */
-    STOA_TOO_LARGE = -4, /* payload or batch beyond the limits */
-    STOA_DENIED = -5,    /* this publisher may not publish there */
-    STOA_DISK = -6,      /* the cluster's disk was full until the timeout: not stored */
-    STOA_MISSED = -7,    /* (subscriptions) */
+    STOA_OK = 0,         /* done (an ephemeral event: released) */
+    STOA_TIMEOUT = -1,   /* not done in time, and certainly not done: try again */
+    STOA_UNKNOWN = -2,   /* maybe done: try again with the same idempotency key to learn it */
+    STOA_BUSY = -3,      /* the queue is full (ephemeral: refused for now): not done, try later */
+    STOA_TOO_LARGE = -4, /* payload, batch or input beyond the limits */
+    STOA_DENIED = -5,    /* this client may not do that there */
+    STOA_DISK = -6,      /* the cluster's disk was full until the timeout: not done */
+    STOA_MISSED = -7,    /* a streaming call: done, but items may be missing or have come twice */
     STOA_INVALID = -8,   /* an argument breaks a rule */
     STOA_NOMEM = -9,
-    STOA_CLOSED = -10 /* stoa_close has begun */
+    STOA_CLOSED = -10, /* stoa_close has begun */
+    STOA_ROOM = -11    /* the room answered with an error: stoa_result has it */
 };
 
 typedef struct stoa stoa;
@@ -159,6 +164,110 @@ STOA_API int stoa_publish_async(stoa *s, const char *key, const void *data, size
 /* Several events (1 to 256, together at most 1 MiB), all or none, contiguous; waits. */
 STOA_API int stoa_publish_batch(stoa *s, const char *key, const stoa_slice *events, size_t n,
                                 const stoa_publish_options *options, stoa_id *last);
+
+/* ---- rooms: actors with a handler, in Lua or C (docs/rooms.md) ---- */
+
+/* What came of a call. The library makes it and owns what it points to; all texts are UTF-8, end
+ * with a zero byte and are never NULL. */
+typedef struct stoa_result {
+    int status;      /* 200, or the HTTP status of the error */
+    int duplicate;   /* 1: it had been done by an earlier attempt, and this is its answer */
+    const char *tag; /* of an error: "RoomFull", "NoHandler", "Unknown", the room's own; or "" */
+    const char *message; /* of an error: what to do about it; or "" */
+    const char *data; /* JSON: the value ("null": none); of an error what the room added, or "" */
+    size_t data_size;
+} stoa_result;
+
+/* An item of a streaming method; `json` ends with a zero byte and is valid for the call. */
+typedef void stoa_item_fn(void *arg, const char *json, size_t size);
+
+typedef struct stoa_call_options {
+    size_t size; /* STOA_CALL_OPTIONS_INIT sets it */
+    /* 1 to 255 bytes: for five minutes a call with the same key to the same room is answered again
+     * and does nothing. NULL: a new call. Retries within the library never run twice. */
+    const char *idempotency_key;
+    int timeout_ms; /* 0: the timeout of stoa_options */
+    /* stoa_call: takes the items of a method that streams, in order, each before the outcome: on
+     * the thread that waits, or where callbacks run. NULL: `data` is the array of them all. Items
+     * that are not taken are kept up to 16 MiB; beyond it the outcome is STOA_MISSED. */
+    stoa_item_fn *on_item;
+    void *item_arg;
+} stoa_call_options;
+#ifdef __cplusplus
+static inline stoa_call_options stoa_call_options_init(void)
+{
+    stoa_call_options o = stoa_call_options();
+    o.size = sizeof o;
+    return o;
+}
+#define STOA_CALL_OPTIONS_INIT stoa_call_options_init()
+#else
+#define STOA_CALL_OPTIONS_INIT            \
+    {                                     \
+        .size = sizeof(stoa_call_options) \
+    }
+#endif
+
+/* Each of these waits until it is done or its time is over, and returns STOA_OK or what went wrong.
+ * `options` and `out` may be NULL. *out is what came of it, for stoa_result_free; NULL when the
+ * call was not begun (STOA_INVALID, TOO_LARGE, BUSY, CLOSED, NOMEM as an argument's or the queue's
+ * fault). Bytes are copied; `data` of size 0 may be NULL.
+ *
+ * Calls of one room are sent in the order in which they were submitted, but one that must be sent
+ * again may be overtaken: who needs an order waits. At most 256 are under way at a time; more wait
+ * in the queue, which they share with events. */
+
+/* An event for the room's on_event: one JSON value. */
+STOA_API int stoa_send(stoa *s, const char *key, const void *event, size_t size,
+                       const stoa_call_options *options, stoa_result **out);
+/* A method that the room exports; input: one JSON value or nothing. */
+STOA_API int stoa_call(stoa *s, const char *key, const char *method, const void *input, size_t size,
+                       const stoa_call_options *options, stoa_result **out);
+/* The room's state as JSON; null when it has none. Runs nothing. */
+STOA_API int stoa_state(stoa *s, const char *key, const stoa_call_options *options,
+                        stoa_result **out);
+/* The open connections, an array of {id, tags, state}; with `tag` (or NULL) those that have it. */
+STOA_API int stoa_connections(stoa *s, const char *key, const char *tag,
+                              const stoa_call_options *options, stoa_result **out);
+/* One JSON value to all its connections; no handler runs. */
+STOA_API int stoa_broadcast(stoa *s, const char *key, const void *message, size_t size,
+                            const stoa_call_options *options, stoa_result **out);
+/* Closes all its sockets, with a WebSocket close code (1000, 1001, 1008, 1011 to 1013, 3000 to
+ * 4999; 0: 1000). Done when the gateways are told. */
+STOA_API int stoa_close_room(stoa *s, const char *key, int code, const stoa_call_options *options,
+                             stoa_result **out);
+/* Runs on_alarm now, whether one was due or not. */
+STOA_API int stoa_fire_alarm(stoa *s, const char *key, const stoa_call_options *options,
+                             stoa_result **out);
+/* Drops the retained events of a key, with a handler or without; `data`: {"purged": ID of the last
+ * one}. */
+STOA_API int stoa_purge(stoa *s, const char *key, const stoa_call_options *options,
+                        stoa_result **out);
+STOA_API void stoa_result_free(stoa_result *result); /* NULL is fine */
+
+/* The same, returning at once: `fn` (may be NULL) is told the outcome, exactly once, when they
+ * returned STOA_OK; `result` is valid for the call and never NULL. They never block. */
+typedef void stoa_result_fn(void *arg, int status, const stoa_result *result);
+STOA_API int stoa_send_async(stoa *s, const char *key, const void *event, size_t size,
+                             const stoa_call_options *options, stoa_result_fn *fn, void *arg);
+STOA_API int stoa_call_async(stoa *s, const char *key, const char *method, const void *input,
+                             size_t size, const stoa_call_options *options, stoa_result_fn *fn,
+                             void *arg);
+STOA_API int stoa_state_async(stoa *s, const char *key, const stoa_call_options *options,
+                              stoa_result_fn *fn, void *arg);
+STOA_API int stoa_connections_async(stoa *s, const char *key, const char *tag,
+                                    const stoa_call_options *options, stoa_result_fn *fn,
+                                    void *arg);
+STOA_API int stoa_broadcast_async(stoa *s, const char *key, const void *message, size_t size,
+                                  const stoa_call_options *options, stoa_result_fn *fn, void *arg);
+STOA_API int stoa_close_room_async(stoa *s, const char *key, int code,
+                                   const stoa_call_options *options, stoa_result_fn *fn, void *arg);
+STOA_API int stoa_fire_alarm_async(stoa *s, const char *key, const stoa_call_options *options,
+                                   stoa_result_fn *fn, void *arg);
+STOA_API int stoa_purge_async(stoa *s, const char *key, const stoa_call_options *options,
+                              stoa_result_fn *fn, void *arg);
+
+/* ---- words ---- */
 
 /* Writes "epoch-seq" as subscribers see it; returns its length, 0 for an id without epoch. */
 STOA_API size_t stoa_id_text(const stoa_id *id, char text[40]);

@@ -1,7 +1,8 @@
-/* SHELL. What callers' threads do: publish, wait, poll. */
+/* SHELL. What callers' threads do: publish, wait, poll. stoa_rooms.c has calls. */
 #include <limits.h>
 
 #include "client/stoa_internal.h"
+#include "common/mem.h"
 
 /* ---- into the queue ---- */
 
@@ -28,19 +29,27 @@ static int make(stoa *s, const char *key, const stoa_slice *parts, size_t n,
     return *out ? STOA_OK : STOA_NOMEM;
 }
 
-/* Under the lock. One publish is let in when nothing is queued, however large. */
-static int enqueue(stoa *s, struct publish *p)
+/* One is let in when nothing is queued, however large. */
+int queue_take(stoa *s, size_t count, size_t bytes)
 {
     if (s->closing)
         return STOA_CLOSED;
-    if (s->queued_events > 0 && (s->queued_events + p->n_parts > s->queue_max_events ||
-                                 s->queued_bytes + p->bytes > s->queue_max_bytes))
+    if (s->queued_events > 0 && (s->queued_events + count > s->queue_max_events ||
+                                 s->queued_bytes + bytes > s->queue_max_bytes))
         return STOA_BUSY;
-    s->queued_events += p->n_parts;
-    s->queued_bytes += p->bytes;
-    list_push_back(&s->intake, &p->node);
+    s->queued_events += count;
+    s->queued_bytes += bytes;
     turn_wake(s);
     return STOA_OK;
+}
+
+/* Under the lock. */
+static int enqueue(stoa *s, struct publish *p)
+{
+    int code = queue_take(s, p->n_parts, p->bytes);
+    if (code == STOA_OK)
+        list_push_back(&s->intake, &p->node);
+    return code;
 }
 
 int stoa_publish_async(stoa *s, const char *key, const void *data, size_t size,
@@ -75,14 +84,51 @@ static bool may_drive(const stoa *s)
     return s->threaded ? library_thread(s) : !s->driven && !s->closing;
 }
 
-/* Under the lock. */
-static void await(stoa *s, struct publish *p, struct waiter *w)
+/* A callback waits, and stoa_close waits for it: nobody will turn the loop. */
+static void leave_unknown(struct waiter *w)
 {
-    while (!w->done) {
-        if (s->closing && library_thread(s)) { /* a callback, and stoa_close waits for it */
-            p->waiter = NULL;
-            list_remove(&w->node);
-            w->status = STOA_UNKNOWN;
+    if (w->publish)
+        w->publish->waiter = NULL;
+    if (w->call) {
+        w->call->waiter = NULL;
+        w->call->on_item = NULL;
+    }
+    w->publish = NULL;
+    w->call = NULL;
+    list_remove(&w->node);
+    w->status = STOA_UNKNOWN;
+}
+
+/* Runs the callback for items, with nothing held; others may drive meanwhile. */
+static void tell_items(stoa *s, struct waiter *w)
+{
+    list_remove(&w->node);
+    if (!s->driven)
+        turn_release(s);
+    while (!list_empty(&w->items)) {
+        struct call_item *item = LIST_ENTRY(w->items.next, struct call_item, node);
+        list_remove(&item->node);
+        if (w->call)
+            w->call->held_bytes -= item->size;
+        pthread_mutex_unlock(&s->lock);
+        w->on_item(w->item_arg, item->json, item->size);
+        mem_free(item);
+        pthread_mutex_lock(&s->lock);
+    }
+    if (!w->done)
+        list_push_back(&s->waiters, &w->node);
+}
+
+void await_outcome(stoa *s, struct waiter *w)
+{
+    list_push_back(&s->waiters, &w->node);
+    while (!w->done || !list_empty(&w->items)) {
+        if (!list_empty(&w->items)) {
+            tell_items(s, w);
+            continue;
+        }
+        if (s->closing && library_thread(s)) {
+            leave_unknown(w);
             return;
         }
         if (!may_drive(s)) {
@@ -104,12 +150,12 @@ static int publish_and_wait(stoa *s, struct publish *p, stoa_id *id)
     struct waiter w;
     waiter_begin(s, &w);
     p->waiter = &w;
+    w.publish = p;
     pthread_mutex_lock(&s->lock);
     int code = enqueue(s, p);
     if (code == STOA_OK) {
         s->inside++;
-        list_push_back(&s->waiters, &w.node);
-        await(s, p, &w);
+        await_outcome(s, &w);
         code = w.status;
         if (--s->inside == 0 && s->closing)
             pthread_cond_signal(&s->left);
@@ -156,7 +202,7 @@ static void wait_driven(stoa *s, int64_t until_ns)
     struct waiter w;
     waiter_begin(s, &w);
     s->poller = &w;
-    while (s->driven && list_empty(&s->reported) && tick_now().mono_ns < until_ns)
+    while (s->driven && !report_waits(s) && tick_now().mono_ns < until_ns)
         waiter_wait(s, &w, until_ns);
     s->poller = NULL;
     waiter_end(s, &w);
@@ -178,7 +224,7 @@ int stoa_poll(stoa *s, int timeout_ms)
     pthread_mutex_lock(&s->lock);
     wait_driven(s, until);
     bool drive = !s->driven;
-    bool wait = list_empty(&s->reported);
+    bool wait = !report_waits(s);
     s->driven = true;
     pthread_mutex_unlock(&s->lock);
     if (drive) {
@@ -187,5 +233,5 @@ int stoa_poll(stoa *s, int timeout_ms)
         turn_release(s);
         pthread_mutex_unlock(&s->lock);
     }
-    return turn_report(s);
+    return report_run(s);
 }

@@ -20,7 +20,7 @@ struct tick tick_now(void)
 
 /* ---- descriptors ---- */
 
-static void fd_raise(int fd, bool *raised)
+void fd_raise(int fd, bool *raised)
 {
     if (*raised)
         return;
@@ -29,7 +29,7 @@ static void fd_raise(int fd, bool *raised)
     *raised = true;
 }
 
-static void fd_lower(int fd, bool *raised)
+void fd_lower(int fd, bool *raised)
 {
     if (!*raised)
         return;
@@ -74,6 +74,7 @@ void waiter_begin(struct stoa *s, struct waiter *w)
     (void)s;
     *w = (struct waiter){0};
     list_init(&w->node);
+    list_init(&w->items);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     STOA_ASSERT(pthread_cond_init(&w->cond, &monotonic) == 0);
@@ -106,83 +107,6 @@ void turn_release(struct stoa *s)
         pthread_cond_signal(&LIST_ENTRY(s->waiters.next, struct waiter, node)->cond);
 }
 
-/* ---- outcomes ---- */
-
-static void release_queue(struct stoa *s, const struct publish *p)
-{
-    s->queued_events -= p->n_parts;
-    s->queued_bytes -= p->bytes;
-}
-
-static void outcome(struct stoa *s, struct publish *p, struct list *garbage)
-{
-    struct waiter *w = p->waiter;
-    if (p->fn) {
-        list_push_back(&s->reported, &p->node);
-        return;
-    }
-    if (w) {
-        w->done = true;
-        w->status = p->status;
-        w->id = p->id;
-        list_remove(&w->node);
-        pthread_cond_signal(&w->cond);
-    }
-    release_queue(s, p);
-    list_push_back(garbage, &p->node);
-}
-
-static void outcomes(struct stoa *s, bool pending)
-{
-    struct list *done = publisher_done(s->publisher), garbage;
-    list_init(&garbage);
-    pthread_mutex_lock(&s->lock);
-    while (!list_empty(done)) {
-        struct publish *p = LIST_ENTRY(done->next, struct publish, node);
-        list_remove(&p->node);
-        outcome(s, p, &garbage);
-    }
-    if (!list_empty(&s->reported)) {
-        fd_raise(s->report_fd, &s->told);
-        if (s->poller)
-            pthread_cond_signal(&s->poller->cond);
-    }
-    if (pending)
-        turn_wake(s);
-    pthread_mutex_unlock(&s->lock);
-    while (!list_empty(&garbage)) {
-        struct publish *p = LIST_ENTRY(garbage.next, struct publish, node);
-        list_remove(&p->node);
-        publish_destroy(p);
-    }
-}
-
-int turn_report(struct stoa *s)
-{
-    int count = 0;
-    struct list taken;
-    list_init(&taken);
-    pthread_mutex_lock(&s->lock);
-    fd_lower(s->report_fd, &s->told);
-    while (!list_empty(&s->reported)) {
-        struct publish *p = LIST_ENTRY(s->reported.next, struct publish, node);
-        list_remove(&p->node);
-        release_queue(s, p);
-        list_push_back(&taken, &p->node);
-    }
-    pthread_mutex_unlock(&s->lock);
-    s->calling = true;
-    while (!list_empty(&taken)) {
-        struct publish *p = LIST_ENTRY(taken.next, struct publish, node);
-        list_remove(&p->node);
-        p->fn(p->arg, p->status, p->status == STOA_OK ? &p->id : NULL);
-        publish_destroy(p);
-        count++;
-    }
-    s->calling = false;
-    return count;
-}
-
 /* ---- the turn ---- */
 
 static void wait_for_work(const struct stoa *s, int wait_ms)
@@ -192,22 +116,34 @@ static void wait_for_work(const struct stoa *s, int wait_ms)
         (void)epoll_wait(s->epoll, events, 8, wait_ms);
 }
 
+/* The whole chain at once. */
+static void chain_take(struct list *from, struct list *to)
+{
+    list_init(to);
+    if (list_empty(from))
+        return;
+    *to = *from;
+    to->next->prev = to->prev->next = to;
+    list_init(from);
+}
+
 static void take_intake(struct stoa *s, struct tick now)
 {
-    struct list taken;
-    list_init(&taken);
+    struct list publishes, calls;
     pthread_mutex_lock(&s->lock);
     fd_lower(s->wake_fd, &s->woken);
-    if (!list_empty(&s->intake)) { /* the whole chain at once */
-        taken = s->intake;
-        taken.next->prev = taken.prev->next = &taken;
-        list_init(&s->intake);
-    }
+    chain_take(&s->intake, &publishes);
+    chain_take(&s->call_intake, &calls);
     pthread_mutex_unlock(&s->lock);
-    while (!list_empty(&taken)) {
-        struct publish *p = LIST_ENTRY(taken.next, struct publish, node);
+    while (!list_empty(&publishes)) {
+        struct publish *p = LIST_ENTRY(publishes.next, struct publish, node);
         list_remove(&p->node);
         publisher_submit(s->publisher, p, now);
+    }
+    while (!list_empty(&calls)) {
+        struct call *c = LIST_ENTRY(calls.next, struct call, node);
+        list_remove(&c->node);
+        caller_submit(publisher_caller(s->publisher), c, now);
     }
 }
 
@@ -220,5 +156,5 @@ void turn(struct stoa *s, int wait_ms)
     transport_receive(s->transport, now);
     publisher_turn(s->publisher, now);
     timer_arm(s, publisher_deadline(s->publisher));
-    outcomes(s, transport_pending(s->transport));
+    report_outcomes(s, transport_pending(s->transport));
 }
