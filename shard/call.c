@@ -170,6 +170,9 @@ static void broadcast(struct shard *s, struct task *t)
     bool fine = json_valid(t->what.input);
     if (!fine)
         fault_set(&fault, "RoomValidationError", "the message is not JSON");
+    else
+        fine = handler_admits(t->actor->handler, BOUNDARY_BROADCAST, t->what.input,
+                              "RoomValidationError", &fault);
     t->actor->segment = &g;
     fine = fine && context_broadcast(&ctx, t->what.input, &everybody, &fault);
     t->actor->segment = NULL;

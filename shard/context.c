@@ -140,6 +140,8 @@ bool context_save(struct context *ctx, struct slice state, struct fault *fault)
         fault_set(fault, "RoomError", "the state to save is not JSON");
         return false;
     }
+    if (!handler_admits(ctx->actor->handler, BOUNDARY_STATE, state, "RoomError", fault))
+        return false;
     struct strbuf saved = {0};
     strbuf_put_slice(&saved, state); /* it may lie in the one that it replaces */
     if (g->state.data)

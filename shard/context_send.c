@@ -94,6 +94,8 @@ bool context_set_state(struct context *ctx, struct connection *c, struct slice s
         fault_set(fault, "RoomError", "the state of a connection is not JSON");
         return false;
     }
+    if (!handler_admits(ctx->actor->handler, BOUNDARY_CONNECTION, state, "RoomError", fault))
+        return false;
     uint32_t at;
     if (!segment_keep(g, state, &at))
         return too_much(fault, "RoomError");
@@ -161,12 +163,19 @@ static bool is_message(const struct context *ctx, struct slice message, const ch
     return false;
 }
 
+static bool may_send(const struct context *ctx, struct slice message, const char *tag,
+                     struct fault *fault)
+{
+    return is_message(ctx, message, tag, fault) &&
+           handler_admits(ctx->actor->handler, BOUNDARY_BROADCAST, message, tag, fault);
+}
+
 /* Checks the message and takes it in, once for all pieces. */
 static bool draft_begin(struct draft *d, struct slice message, struct slice conflate)
 {
     struct segment *g = d->ctx->segment;
     struct output *o = &d->output;
-    if (!is_message(d->ctx, message, d->tag, d->fault))
+    if (!may_send(d->ctx, message, d->tag, d->fault))
         return false;
     if (conflate.size > CONFLATE_MAX_BYTES) {
         fault_set(d->fault, d->tag, "a conflation key is at most %d bytes", CONFLATE_MAX_BYTES);
@@ -316,7 +325,7 @@ bool context_broadcast(struct context *ctx, struct slice message, const struct r
         .ctx = ctx, .tag = "BroadcastError", .fault = fault, .output = {.kind = OUTPUT_BROADCAST}};
     who = who ? who : &everybody;
     if (!anybody_open(ctx))
-        return is_message(ctx, message, d.tag, fault);
+        return may_send(ctx, message, d.tag, fault);
     if (!draft_begin(&d, message, (struct slice){0}))
         return false;
     struct vec names = {0};

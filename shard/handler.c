@@ -1,4 +1,5 @@
-/* CORE. What every handler shares, whatever its language: faults, names of phases. */
+/* CORE. What every handler shares, whatever its language: faults, names of phases,
+ * schemas. */
 #include "shard/handler.h"
 
 #include <stdarg.h>
@@ -27,6 +28,29 @@ void fault_free(struct fault *f)
     strbuf_free(&f->message);
     strbuf_free(&f->data);
     *f = (struct fault){0};
+}
+
+const char *boundary_name(enum boundary boundary)
+{
+    static const char *const names[BOUNDARY_COUNT] = {[BOUNDARY_STATE] = "state",
+                                                      [BOUNDARY_CONNECTION] = "connection",
+                                                      [BOUNDARY_EVENT] = "event",
+                                                      [BOUNDARY_BROADCAST] = "broadcast"};
+    STOA_ASSERT(boundary < BOUNDARY_COUNT);
+    return names[boundary];
+}
+
+bool handler_admits(const struct handler *h, enum boundary boundary, struct slice json,
+                    const char *tag, struct fault *fault)
+{
+    struct schema *schema = h->schemas[boundary];
+    struct strbuf why = {0};
+    bool fits = !schema || schema->check(schema, json, &why);
+    if (!fits)
+        fault_set(fault, tag, "not what schemas.%s asks for: %s", boundary_name(boundary),
+                  strbuf_cstr(&why));
+    strbuf_free(&why);
+    return fits;
 }
 
 const char *phase_name(enum phase phase)

@@ -18,6 +18,7 @@
 #include "common/err.h"
 #include "common/slice.h"
 #include "common/strbuf.h"
+#include "shard/schema.h"
 
 struct context;
 struct handler;
@@ -128,6 +129,10 @@ struct handler_traits {
 struct handler {
     const struct handler_vtable *vtable;
     struct handler_traits traits;
+    struct schema *schemas[BOUNDARY_COUNT]; /* of its type; borrowed; NULL: everything fits */
 };
+/* Whether valid JSON may pass a boundary of its rooms. False: *fault says why not, by `tag`. */
+bool handler_admits(const struct handler *h, enum boundary boundary, struct slice json,
+                    const char *tag, struct fault *fault);
 
 #endif

@@ -320,6 +320,17 @@ static void replaced_settle(struct shard *s, const struct connection *c, bool jo
     }
 }
 
+/* A state that identify gives is one of the room's, as one that set_state gives. */
+static bool state_fits(struct shard *s, const struct op *op, const struct handler *h,
+                       struct slice state, struct fault *fault)
+{
+    if (state.size == 0 || handler_admits(h, BOUNDARY_CONNECTION, state, "RoomError", fault))
+        return true;
+    LOG(s->log, LOG_WARN, "room.identify_failed", LOG_SLICE("key", room_key(op->room)),
+        LOG_STR("tag", fault->tag), LOG_SLICE("error", strbuf_slice(&fault->message)));
+    return false;
+}
+
 static bool identify(struct shard *s, struct connection *c, const struct op *op,
                      struct fault *fault)
 {
@@ -343,7 +354,8 @@ static bool identify(struct shard *s, struct connection *c, const struct op *op,
     (void)snprintf(drawn, sizeof drawn, "%016llx%016llx", (unsigned long long)rng_u64(&s->rng),
                    (unsigned long long)rng_u64(&s->rng));
     if (!member_describe(c, who.id.size > 0 ? who.id : slice_text(drawn), who.tags, who.state,
-                         h->traits.max_connection_state, fault))
+                         h->traits.max_connection_state, fault) ||
+        !state_fits(s, op, h, who.state, fault))
         return false;
     strbuf_put_slice(&c->meta, who.meta);
     return true;

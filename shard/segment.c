@@ -3,7 +3,8 @@
  *   run / resume  -> done, absent      what it did is applied, the task ends well
  *                 -> yielded           what it did is applied, the run waits (wait.c)
  *                 -> undecoded         on_decode_error; without one it is counted and ignored; a
- *                                      direct send is refused
+ *                                      direct send is refused; so is, without a run, what does
+ *                                      not fit the type's schema
  *                 -> failed, killed    on_error, in the same segment unless that is dropped
  *                                      (killed, or `rollback`); not handled: the task fails
  *
@@ -13,6 +14,8 @@
 #include "shard/quarantine.h"
 
 #include <stdio.h>
+
+#include "common/json.h"
 
 struct running {
     struct shard *s;
@@ -201,11 +204,21 @@ static void segment_ended(struct running *r, enum run_end end)
     fault_free(&r->fault);
 }
 
+/* What is not even JSON is the handler's to judge. */
+static bool event_fits(struct running *r)
+{
+    const struct task *t = r->t;
+    struct handler *h = t->actor->handler;
+    return t->what.phase != PHASE_EVENT || !h->schemas[BOUNDARY_EVENT] ||
+           !json_valid(t->what.input) ||
+           handler_admits(h, BOUNDARY_EVENT, t->what.input, "RoomValidationError", &r->fault);
+}
+
 void segment_run(struct shard *s, struct task *t)
 {
     struct running r;
     running_begin(&r, s, t);
-    segment_ended(&r, invoke(&r, &t->what));
+    segment_ended(&r, event_fits(&r) ? invoke(&r, &t->what) : RUN_UNDECODED);
 }
 
 void segment_resume(struct shard *s, struct task *t, struct run *run, const struct wake *wake)
