@@ -239,8 +239,8 @@ STOA_API int stoa_close_room(stoa *s, const char *key, int code, const stoa_call
 /* Runs on_alarm now, whether one was due or not. */
 STOA_API int stoa_fire_alarm(stoa *s, const char *key, const stoa_call_options *options,
                              stoa_result **out);
-/* Drops the retained events of a key, with a handler or without; `data`: {"purged": ID of the last
- * one}. */
+/* Drops a key's retained events and, with a handler, its state and alarm; `data`: {"purged": ID},
+ * the last one's. */
 STOA_API int stoa_purge(stoa *s, const char *key, const stoa_call_options *options,
                         stoa_result **out);
 STOA_API void stoa_result_free(stoa_result *result); /* NULL is fine */

@@ -28,7 +28,7 @@ static const struct option globals[] = {
 static const char global_help[] =
     "Options of every command:\n"
     "  -s, --server URL   a gateway (STOA_SERVER, default " SERVER_DEFAULT ")\n"
-    "      --router ADDR  publish by ZeroMQ through this router (STOA_ROUTER)\n"
+    "      --router ADDR  publish, and ask rooms, by ZeroMQ through this router (STOA_ROUTER)\n"
     "      --token T      token, or @FILE (STOA_TOKEN)\n"
     "      --config F     configuration file (STOA_CONFIG)\n"
     "      --json         one JSON object a line\n"
