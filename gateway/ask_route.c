@@ -446,6 +446,52 @@ void route_top(struct exchange *x)
     ask_all_shards(x->g, q, &(struct msg_ask){.what = ASK_TOP, .limit = limit});
 }
 
+/* ---- quarantine ---- */
+
+static void reload_refused_put(struct gateway *g, const struct part *part, struct strbuf *out)
+{
+    struct json_value why = json_get(strbuf_slice(&part->json), "refused");
+    const struct peer_info *info = hub_info(g->hub, part->peer);
+    if (why.type != JSON_STRING || slice_is(why.raw, "\"\""))
+        return;
+    strbuf_put_text(out, out->size > 0 ? ",{\"name\":" : "{\"name\":");
+    json_quote(out, slice_text(info ? info->name : ""));
+    strbuf_put_text(out, ",\"why\":");
+    strbuf_put_slice(out, why.raw);
+    strbuf_put_byte(out, '}');
+}
+
+/* What the shards do not run, and which of them refused the last reload. */
+static void quarantine_finish(struct gateway *g, struct inquiry *q)
+{
+    struct strbuf rooms = {0}, refused = {0}, out = {0};
+    for (size_t i = 0; i < q->n_parts; i++) {
+        if (!q->parts[i].answered)
+            continue;
+        struct json_iter it = elements_of(&q->parts[i], "rooms");
+        while (json_next(&it)) {
+            strbuf_put_text(&rooms, rooms.size > 0 ? "," : "");
+            strbuf_put_slice(&rooms, it.value.raw);
+        }
+        reload_refused_put(g, &q->parts[i], &refused);
+    }
+    strbuf_put_text(&out, "{\"rooms\":[");
+    strbuf_put_slice(&out, strbuf_slice(&rooms));
+    strbuf_put_text(&out, "],\"refused\":[");
+    strbuf_put_slice(&out, strbuf_slice(&refused));
+    strbuf_printf(&out, "],\"complete\":%s}", all_answered(q) ? "true" : "false");
+    waiter_answer(g, &q->waiter, "application/json", strbuf_slice(&out));
+    strbuf_free(&rooms);
+    strbuf_free(&refused);
+    strbuf_free(&out);
+}
+
+void route_quarantine(struct exchange *x)
+{
+    struct inquiry *q = inquiry_create(x, x->g->options.n_shards, 0, quarantine_finish);
+    ask_all_shards(x->g, q, &(struct msg_ask){.what = ASK_QUARANTINE});
+}
+
 /* ---- status ---- */
 
 /* What we know of a peer first, then what it says of itself. */

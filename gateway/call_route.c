@@ -429,6 +429,11 @@ void route_room_alarm(struct exchange *x)
     room_call_route(x, VERB_ALARM, nothing, nothing);
 }
 
+void route_room_release(struct exchange *x)
+{
+    room_call_route(x, VERB_RELEASE, nothing, nothing);
+}
+
 void route_room_state(struct exchange *x)
 {
     room_call_route(x, VERB_STATE, nothing, nothing);

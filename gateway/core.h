@@ -662,6 +662,8 @@ void route_room_method(struct exchange *x, struct slice raw);
 void route_keys(struct exchange *x);
 void route_status(struct exchange *x);
 void route_top(struct exchange *x);
+void route_quarantine(struct exchange *x);
+void route_room_release(struct exchange *x);
 
 void log_on_replay(struct gateway *g, struct call *call, const struct message *m);
 void log_on_nack(struct gateway *g, struct call *call, const struct message *m);

@@ -365,6 +365,12 @@ static void on_close(struct exchange *x)
         route_close(x);
 }
 
+static void on_release(struct exchange *x)
+{
+    if (exchange_key(x, RIGHT_MANAGE))
+        route_room_release(x);
+}
+
 static void no_handler(struct exchange *x)
 {
     exchange_error(x, "NoHandler", "this room has no handler; publish to it instead");
@@ -502,6 +508,8 @@ static const struct route {
     {"/keys", false, GET | HEAD, route_keys},
     {"/status", false, GET | HEAD, route_status},
     {"/top", false, GET | HEAD, route_top},
+    {"/quarantine", false, GET | HEAD, route_quarantine},
+    {"/quarantine", false, DELETE, on_release},
     {"/api/", true, ANY, on_api},
     {"/uploadista/", true, ANY, on_later},
     {"/iterator", false, ANY, on_later},

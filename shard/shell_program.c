@@ -41,6 +41,8 @@ static int store_start(struct program *p, struct strbuf *why)
         .slot_seed = config_slot_seed(c),
     };
     int code = store_lmdb_open(&p->store, &options, &p->log, p->metrics, why);
+    if (code == ERR_OK)
+        p->guard = guard_open(strbuf_cstr(&dir), &p->log, &p->verdict);
     strbuf_free(&dir);
     return code;
 }
@@ -60,6 +62,9 @@ static void shard_start(struct program *p, struct grant grant)
 {
     const struct config *c = &p->config;
     struct shard_type types[CONFIG_TYPES_MAX];
+    const struct shard_suspect suspect = {.key = strbuf_slice(&p->verdict.key),
+                                          .whole_type = p->verdict.whole_type,
+                                          .why = strbuf_slice(&p->verdict.why)};
     struct shard_options options = {
         .self = {.role = ROLE_SHARD,
                  .boot = process_random(),
@@ -74,11 +79,16 @@ static void shard_start(struct program *p, struct grant grant)
         .grant_hi = grant.hi,
         .seed = process_random(),
         .payload_max_bytes = c->gateway.limits.message,
+        .suspects = &suspect,
+        .n_suspects = p->verdict.guilty,
+        .watch = guard_watch(p->guard),
     };
     store_lmdb_node(p->store, options.self.node);
     /* A full disk cannot take the number; peers tell starts apart by what HELLO carries. */
     if (store_lmdb_boot(p->store, options.self.boot) != ERR_OK)
         LOG0(&p->log, LOG_WARN, "shard.boot_not_stored");
+    if (p->codes.count > 0)
+        guard_start(p->guard);
     struct hub_ports ports = links_ports(p->links);
     p->shard = shard_create(&options, p->store, &ports, &p->log, p->metrics, clock_now());
     links_attach(p->links, shard_hub(p->shard));
@@ -172,6 +182,8 @@ void program_stop(struct program *p)
     if (p->loop != NULL)
         ev_check_stop(loop_ev(p->loop), &p->woken);
     shard_destroy(&p->shard); /* forgets its peers at the links */
+    guard_close(&p->guard);
+    guard_verdict_free(&p->verdict);
     type_codes_free(&p->codes);
     links_destroy(&p->links);
     loop_destroy(&p->loop);
@@ -194,6 +206,8 @@ bool program_accept(void *ctx, const struct config *fresh, struct strbuf *change
 void program_reload(struct program *p, struct config *fresh)
 {
     struct shard_type types[CONFIG_TYPES_MAX];
+    if (p->fresh_codes.count > 0)
+        guard_start(p->guard);
     shard_retypes(p->shard, types, types_of(fresh, &p->fresh_codes, types));
     type_codes_replace(&p->codes, &p->fresh_codes, fresh);
     config_free(&p->config);

@@ -8,6 +8,7 @@
 #include "common/shell/monitor.h"
 #include "proto/shell/link.h"
 #include "shard/shard.h"
+#include "shard/shell_guard.h"
 #include "shard/shell_rooms.h"
 #include "shard/store_lmdb.h"
 
@@ -21,6 +22,8 @@ struct program {
     struct loop *loop;
     struct links *links;
     struct store *store;
+    struct guard *guard;
+    struct guard_verdict verdict; /* on the last process */
     struct shard *shard;
     struct type_codes codes, fresh_codes; /* in force; of a reload that is being decided */
     struct monitor *monitor;

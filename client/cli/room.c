@@ -155,6 +155,13 @@ static int verb_purge(const struct cli *cli, struct room_wish *w, char **args)
     return change(cli, w, "DELETE");
 }
 
+/* It may be any key, also of a type that has no handler any more. */
+static int verb_release(const struct cli *cli, struct room_wish *w, char **args)
+{
+    (void)args;
+    return change(cli, w, "DELETE");
+}
+
 /* ---- through a router ---- */
 
 typedef int ask_fn(stoa *s, const struct room_wish *w, const char *method,
@@ -270,7 +277,8 @@ static const struct {
              {"call", 1, 2, false, verb_call, ask_call},
              {"alarm", 0, 0, false, verb_alarm, ask_alarm},
              {"close", 0, 0, false, verb_close, ask_close},
-             {"purge", 0, 0, false, verb_purge, ask_purge}};
+             {"purge", 0, 0, false, verb_purge, ask_purge},
+             {"release", 0, 0, false, verb_release, NULL}};
 
 static int ask_by_router(const struct cli *cli, struct room_wish *w, size_t verb, char **args)
 {
@@ -290,15 +298,20 @@ static int verb_run(const struct cli *cli, struct room_wish *w, const char *name
         i++;
     if (i == sizeof verbs / sizeof *verbs)
         return cli_misuse(cli, "no verb \"%s\"", name);
-    if (argc < 1 || !target_begin(w, args[0]))
+    bool release = verbs[i].run == verb_release;
+    if (argc < 1 || (!release && !target_begin(w, args[0])))
         return cli_misuse(cli, "give a room's key, TYPE:ID");
     if (argc - 1 < verbs[i].least)
         return cli_misuse(cli, "give a key and a method");
     if (argc - 1 > verbs[i].most)
         return cli_misuse(cli, "more than %s takes", name);
     w->key = args[0];
-    return cli->router != NULL ? ask_by_router(cli, w, i, args + 1)
-                               : verbs[i].run(cli, w, args + 1);
+    if (release) {
+        strbuf_put_text(&w->target, "/quarantine");
+        http_query_add(&w->target, "key", slice_text(args[0]));
+    }
+    return cli->router != NULL && verbs[i].ask != NULL ? ask_by_router(cli, w, i, args + 1)
+                                                       : verbs[i].run(cli, w, args + 1);
 }
 
 /* The shard's program knows how to load code. Comes back only when it cannot be
@@ -356,7 +369,7 @@ int command_room(struct cli *cli, int argc, char **argv)
     }
     if (optind == argc)
         return cli_misuse(cli, "say what: state, connections, send, broadcast, "
-                               "call, alarm, close, purge, "
+                               "call, alarm, close, purge, release, "
                                "check or test");
     const char *verb = argv[optind++];
     int status;

@@ -113,6 +113,40 @@ static int64_t now_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+/* What is wrong with rooms' code: below the table, when there is anything. */
+static void show_quarantine(const struct cli *cli)
+{
+    static struct column columns[] = {
+        {"key", "QUARANTINED", 0}, {"whole_type", "WHOLE TYPE", 0}, {"why", "WHY", 0}};
+    const struct http_call call = {.method = "GET"};
+    struct http_result r;
+    http_run(cli, "/quarantine", &call, &r);
+    struct slice body = strbuf_slice(&r.body);
+    if (r.status == 200 && json_valid(body)) {
+        struct json_value rooms = json_get(body, "rooms"), refused = json_get(body, "refused");
+        struct json_iter it = json_members(rooms.type == JSON_ARRAY ? rooms.raw : slice_text("[]"));
+        if (json_next(&it)) {
+            putchar('\n');
+            print_table(rooms.raw, columns, sizeof columns / sizeof *columns);
+        }
+        it = json_members(refused.type == JSON_ARRAY ? refused.raw : slice_text("[]"));
+        char name[CELL_MAX];
+        while (json_next(&it)) {
+            struct strbuf why = {0};
+            json_unescape(json_get(it.value.raw, "why"), &why);
+            cell_of(it.value.raw, "name", name);
+            printf("\n%s refused the last reload; what ran before runs on:\n", name);
+            for (size_t i = 0; i < why.size; i++)
+                putchar(why.data[i] == '\n' || (why.data[i] >= 0x20 && why.data[i] != 0x7f)
+                            ? why.data[i]
+                            : '?');
+            putchar('\n');
+            strbuf_free(&why);
+        }
+    }
+    http_result_free(&r);
+}
+
 int command_status(struct cli *cli, int argc, char **argv)
 {
     static struct column columns[] = {{"name", "NAME", 0},       {"role", "ROLE", 0},
@@ -140,6 +174,8 @@ int command_status(struct cli *cli, int argc, char **argv)
         show(cli, strbuf_slice(&rows), columns, sizeof columns / sizeof *columns);
         strbuf_free(&rows);
         http_result_free(&second);
+        if (!cli->json)
+            show_quarantine(cli);
     }
     http_result_free(&first);
     return fine ? EXIT_OK : EXIT_FAILED;
