@@ -365,6 +365,25 @@ static bool header_ok(const char *name)
     return n <= 64 && strspn(name, letters) == n;
 }
 
+static void check_schemas(const struct config *c, const struct config_type *type,
+                          struct strbuf *why)
+{
+    const struct {
+        const char *name, *file;
+    } all[] = {{"state", type->schemas.state},
+               {"connection", type->schemas.connection},
+               {"event", type->schemas.event},
+               {"broadcast", type->schemas.broadcast}};
+    char path[128];
+    for (size_t i = 0; i < sizeof all / sizeof *all && !config_type_has_handler(type); i++) {
+        snprintf(path, sizeof path, "types.%s.schemas.%s", type->name, all[i].name);
+        if (all[i].file)
+            config_problem(why, config_origin(c, path), path,
+                           "a type without a handler keeps payloads of any bytes as they are and "
+                           "has no schemas");
+    }
+}
+
 static void check_type(const struct config *c, const struct config_type *type, struct strbuf *why)
 {
     char path[128];
@@ -379,6 +398,7 @@ static void check_type(const struct config *c, const struct config_type *type, s
             config_problem(why, config_origin(c, path), path, "\"%s\" is no header's name",
                            type->headers.at[i]);
     check_list(c, path, &type->headers, why);
+    check_schemas(c, type, why);
 }
 
 /* Where the first of a route's fields stands that is given. */

@@ -27,7 +27,10 @@ struct config_type { /* types.<name> */
     /* What is said here wins over what the handler's file says; NULL and 0: nothing is said. */
     char *on_duplicate; /* "allow", "replace", "reject" */
     unsigned max_connections;
-    uint64_t max_connection_state;     /* bytes */
+    uint64_t max_connection_state; /* bytes */
+    struct {
+        char *state, *connection, *event, *broadcast;
+    } schemas;                         /* JSON Schema files; NULL: everything fits */
     struct config_list headers;        /* that the handler's identify sees besides the usual ones */
     double rate_connection, rate_room; /* a second; 0: no limit */
     char *rate_over;                   /* "close", "drop" */

@@ -1,6 +1,7 @@
 /* SHELL. Handlers are loaded as a set. A reload loads a set beside the running one, from which it
  * borrows the handlers of files that have not changed; if a file does not load, the old set stays.
- * When the shard has the new set, what it does not borrow of the old one is destroyed. */
+ * When the shard has the new set, what it does not borrow of the old one is destroyed. Schemas are
+ * each set's own: a handler that is borrowed gets the new ones. */
 #include "shard/shell_rooms.h"
 
 #include <errno.h>
@@ -130,6 +131,7 @@ static void code_destroy(struct type_code *code)
 {
     if (!code->borrowed)
         code->handler->vtable->destroy(code->handler);
+    type_schemas_free(&code->schemas);
     mem_free(code->type);
     mem_free(code->path);
 }
@@ -223,10 +225,15 @@ int type_codes_load(struct type_codes *out, struct type_codes *running, const st
         if (!code_load(out, running, old, type, &problem)) {
             line_begin(why, type);
             strbuf_put_slice(why, strbuf_slice(&problem));
-        } else if (!out->at[out->count - 1].borrowed) {
+            continue;
+        }
+        struct type_code *code = &out->at[out->count - 1];
+        if (!code->borrowed) {
             line_begin(changed, type);
             strbuf_printf(changed, "%s is loaded", type->handler);
         }
+        if (type_schemas_load(&code->schemas, type, why) == ERR_OK)
+            type_schemas_diff(old ? &old->schemas : NULL, &code->schemas, type, changed);
     }
     strbuf_free(&problem);
     return why->size == before ? ERR_OK : ERR_INVALID;
@@ -251,6 +258,7 @@ static void codes_configure(struct type_codes *codes, const struct config *confi
         traits->max_connections = code->own.max_connections;
         traits->max_connection_state = code->own.max_connection_state;
         type_code_configure(traits, &config->types[i]);
+        memcpy(code->handler->schemas, code->schemas.at, sizeof code->schemas.at);
     }
 }
 

@@ -5,12 +5,14 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "shard/handler.h"
+#include "shard/shell_schemas.h"
 
-/* The handler of one type. */
+/* The handler of one type, and its schemas. */
 struct type_code {
     char *type, *path;
     uint8_t digest[32]; /* of the file that it came from */
     struct handler *handler;
+    struct type_schemas schemas;
     struct handler_traits own; /* what its file says; scalars only */
     bool borrowed;             /* still the running set's, too */
 };
@@ -22,10 +24,10 @@ struct type_codes {
     int64_t turn_cpu_ns; /* the thread's CPU time when the turn began */
 };
 
-/* Loads the handlers of all types that name a file. `running`: those in force, NULL at the start;
- * what has not changed is borrowed from them, and `changed` gets a line for each file that has.
- * ERR_INVALID: some do not load; `why` has a line for each. `log` is borrowed for the life of the
- * handlers. */
+/* Loads the handlers of all types that name a file, and their schemas. `running`: those in force,
+ * NULL at the start; what has not changed is borrowed from them, and `changed` gets a line for each
+ * file that has. ERR_INVALID: some do not load; `why` has a line for each. `log` is borrowed for
+ * the life of the handlers. */
 MUST_USE int type_codes_load(struct type_codes *out, struct type_codes *running,
                              const struct config *config, struct log *log, struct strbuf *changed,
                              struct strbuf *why);

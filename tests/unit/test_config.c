@@ -315,9 +315,15 @@ static const struct {
      "stoa.yaml:1: types.chat.rate.over: \"block\" is not one of its values: close, drop"},
     {"types: { chat: { rate: 5/s } }\n",
      "stoa.yaml:1: types.chat.rate: has fields of its own: write them indented below it"},
-    {"types: { chat: { presence: true, schemas: { event: e.json } } }\n",
-     "stoa.yaml:1: types.chat.presence: comes in a later version\n"
-     "stoa.yaml:1: types.chat.schemas: comes in a later version"},
+    {"types: { chat: { presence: true } }\n",
+     "stoa.yaml:1: types.chat.presence: comes in a later version"},
+    {"types: { chat: { schemas: { event: e.json, state: s.json } } }\n",
+     "stoa.yaml:1: types.chat.schemas.state: a type without a handler keeps payloads of any bytes "
+     "as they are and has no schemas\n"
+     "stoa.yaml:1: types.chat.schemas.event: a type without a handler keeps payloads of any bytes "
+     "as they are and has no schemas"},
+    {"types: { chat: { handler: a.lua, schemas: { events: e.json } } }\n",
+     "stoa.yaml:1: types.chat.schemas.events: unknown field, did you mean \"event\"?"},
     {"routes:\n  - { path: /iterator, key: k, dialect: orpc }\n",
      "stoa.yaml:2: routes[0].dialect: \"orpc\" comes in a later version; for now it can be raw"},
     {"routes:\n  - { key: k }\n",
@@ -520,7 +526,11 @@ START_TEST(test_diff)
                                             "types.chat.headers\n"
                                             "types.chat.rate.connection\n"
                                             "types.chat.rate.room\n"
-                                            "types.chat.rate.over\n");
+                                            "types.chat.rate.over\n"
+                                            "types.chat.schemas.state\n"
+                                            "types.chat.schemas.connection\n"
+                                            "types.chat.schemas.event\n"
+                                            "types.chat.schemas.broadcast\n");
     strbuf_free(&changed);
     config_free(&before);
     config_free(&after);
@@ -534,7 +544,8 @@ START_TEST(test_room_types)
     ck_assert_int_eq(mkdir("sub", 0700), 0);
     put("sub/stoa.yaml", "types:\n"
                          "  chat: { handler: rooms/chat.lua, on_duplicate: replace,\n"
-                         "    max_connections: 7, max_connection_state: 4KiB, headers: [X-Team] }\n"
+                         "    max_connections: 7, max_connection_state: 4KiB, headers: [X-Team],\n"
+                         "    schemas: { event: schemas/event.json, state: /opt/state.json } }\n"
                          "  counter: { handler: /opt/libcounter.so }\n"
                          "  plain: { handler: events }\n");
     load(&before, "sub/stoa.yaml", NULL);
@@ -547,6 +558,10 @@ START_TEST(test_room_types)
     ck_assert_uint_eq(chat->max_connection_state, 4096);
     ck_assert_uint_eq(chat->headers.count, 1);
     ck_assert_str_eq(chat->headers.at[0], "X-Team");
+    ck_assert_str_eq(chat->schemas.event, "sub/schemas/event.json");
+    ck_assert_str_eq(chat->schemas.state, "/opt/state.json");
+    ck_assert_ptr_null(chat->schemas.connection);
+    ck_assert_ptr_null(chat->schemas.broadcast);
     ck_assert(config_type_has_handler(&before.types[2]));
     ck_assert_str_eq(before.types[2].handler, "/opt/libcounter.so");
     ck_assert_ptr_null(before.types[2].on_duplicate);
@@ -566,13 +581,17 @@ START_TEST(test_room_types)
                "\"types.counter.max_connections\":{\"value\":null,\"from\":\"default\"}"));
     put("sub/stoa.yaml", "types:\n"
                          "  chat: { handler: rooms/chat2.lua, on_duplicate: replace,\n"
-                         "    max_connections: 8, max_connection_state: 4KiB, headers: [X-Team] }\n"
+                         "    max_connections: 8, max_connection_state: 4KiB, headers: [X-Team],\n"
+                         "    schemas: { event: schemas/event.json, broadcast: b.json } }\n"
                          "  counter: { handler: /opt/libcounter.so }\n"
                          "  plain: { handler: events }\n");
     load(&after, "sub/stoa.yaml", NULL);
     strbuf_reset(&shown);
     config_diff(&before, &after, &shown);
-    ck_assert_str_eq(strbuf_cstr(&shown), "types.chat.handler\ntypes.chat.max_connections\n");
+    ck_assert_str_eq(strbuf_cstr(&shown), "types.chat.handler\n"
+                                          "types.chat.max_connections\n"
+                                          "types.chat.schemas.state\n"
+                                          "types.chat.schemas.broadcast\n");
     strbuf_free(&shown);
     config_free(&before);
     config_free(&after);
