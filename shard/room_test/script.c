@@ -1,36 +1,18 @@
 /* SHELL. Worlds and connections as objects of the test's Lua state. Thin: what authors see is made
- * of these in test.lua. Room files are read here, and again whenever the shard starts anew, so that
- * what a file keeps in its own variables is lost as in a cluster. */
+ * of these in test.lua. */
 #include "shard/room_test/script.h"
 
-#include <errno.h>
 #include <stdio.h>
 
-#include "common/config.h"
 #include "common/mem.h"
-#include "common/shell/process.h"
-#include "shard/lua/lua_handler.h"
-#include "shard/plugin_handler.h"
-#include "shard/room_test/world.h"
-#include "shard/shell_plugin.h"
-#include "shard/shell_rooms.h"
+#include "shard/room_test/files.h"
 
 #define WORLD "stoa.world"
 #define CONNECTION "stoa.connection"
-#define TYPES_MAX 15
-#define FILE_MAX_BYTES (64u << 20)
-
-struct room_file {
-    char *path, *name;
-    struct handler *handler;
-    struct config_type config;
-};
 
 struct script_world {
     struct script *script;
-    struct world *world;
-    struct room_file files[TYPES_MAX];
-    size_t n_files;
+    struct room_files rooms;
 };
 
 struct script_connection {
@@ -38,86 +20,27 @@ struct script_connection {
     struct world_connection *connection;
 };
 
-/* ---- the world of a room outside of its runs ---- */
-
-static int64_t room_now_ms(void *arg)
+/* What a room says outside of its runs. */
+static void line_put(void *arg, struct slice line)
 {
-    return world_now_ms(((struct script_world *)arg)->world);
-}
-
-static uint64_t room_random(void *arg)
-{
-    return world_random(((struct script_world *)arg)->world);
-}
-
-static void room_print(void *arg, struct slice line)
-{
-    struct script *s = ((struct script_world *)arg)->script;
+    struct script *s = arg;
     strbuf_put_slice(&s->lines, line);
     strbuf_put_byte(&s->lines, '\n');
 }
 
-/* ---- files ---- */
-
-static bool is_library(const char *path)
-{
-    size_t n = strlen(path);
-    return n > 3 && strcmp(path + n - 3, ".so") == 0;
-}
-
-static int file_open(struct script_world *sw, const char *path, struct handler **out,
-                     struct strbuf *why)
-{
-    size_t size;
-    if (is_library(path))
-        return plugin_load_file(out, path, slice_text(""), why);
-    char *text = process_read_file(path, FILE_MAX_BYTES, &size);
-    if (!text) {
-        strbuf_printf(why, "%s: %s", path, strerror(errno));
-        return ERR_IO;
-    }
-    const struct lua_options options = {
-        .now_ms = room_now_ms, .random = room_random, .print = room_print, .arg = sw};
-    int code = lua_handler_create(out, path, slice_of(text, size), &options, why);
-    mem_free(text);
-    return code;
-}
-
-static void file_install(struct script_world *sw, const struct room_file *f)
-{
-    const struct shard_type type = {
-        .name = f->name,
-        .handler = f->handler,
-        .retention = {.age_ms = 3600000, .count = 10000, .bytes = 16 * 1024 * 1024}};
-    type_code_configure(&f->handler->traits, &f->config);
-    world_type(sw->world, &type);
-}
-
-static void handler_destroy(struct room_file *f)
-{
-    if (f->handler)
-        f->handler->vtable->destroy(f->handler);
-    f->handler = NULL;
-}
+/* ---- worlds ---- */
 
 static struct script_world *world_check(lua_State *L)
 {
     struct script_world *sw = luaL_checkudata(L, 1, WORLD);
-    luaL_argcheck(L, sw->world, 1, "this world has ended");
+    luaL_argcheck(L, sw->rooms.world, 1, "this world has ended");
     return sw;
 }
 
 static int world_collect(lua_State *L)
 {
     struct script_world *sw = luaL_checkudata(L, 1, WORLD);
-    world_destroy(&sw->world);
-    for (size_t i = 0; i < sw->n_files; i++) {
-        handler_destroy(&sw->files[i]);
-        mem_free(sw->files[i].path);
-        mem_free(sw->files[i].name);
-        mem_free(sw->files[i].config.on_duplicate);
-    }
-    sw->n_files = 0;
+    room_files_end(&sw->rooms);
     return 0;
 }
 
@@ -125,9 +48,9 @@ int world_open(lua_State *L)
 {
     struct script *s = script_of(L);
     struct script_world *sw = lua_newuserdatauv(L, sizeof *sw, 0);
-    *sw = (struct script_world){.script = s, .world = world_create(&s->log)};
+    *sw = (struct script_world){.script = s, .rooms = {.print = line_put, .arg = s}};
+    room_files_begin(&sw->rooms, &s->log);
     luaL_setmetatable(L, WORLD);
-    world_start(sw->world);
     return 1;
 }
 
@@ -144,73 +67,20 @@ static char *path_of(const struct script *s, const char *path)
     return copy;
 }
 
-static unsigned whole_field(lua_State *L, int index, const char *name, lua_Integer most)
-{
-    lua_getfield(L, index, name);
-    lua_Integer n = lua_isnil(L, -1) ? 0 : luaL_checkinteger(L, -1);
-    if (n < 0 || n > most || (n == 0 && !lua_isnil(L, -1)))
-        luaL_error(L, "%s: 1 to %d", name, (int)most);
-    lua_pop(L, 1);
-    return (unsigned)n;
-}
-
-/* What a configuration may say of a type. */
-static struct config_type config_read(lua_State *L, int index)
-{
-    static const char *const fields[] = {"on_duplicate", "max_connections", "max_connection_state",
-                                         NULL};
-    struct config_type config = {0};
-    if (lua_isnoneornil(L, index))
-        return config;
-    luaL_checktype(L, index, LUA_TTABLE);
-    for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
-        size_t i = 0;
-        while (fields[i] &&
-               (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), fields[i]) != 0))
-            i++;
-        if (!fields[i])
-            luaL_error(L, "%s: not a field of a room type that a test may set",
-                       luaL_tolstring(L, -2, NULL));
-    }
-    config.max_connections = whole_field(L, index, "max_connections", 32768);
-    config.max_connection_state = whole_field(L, index, "max_connection_state", 16384);
-    lua_getfield(L, index, "on_duplicate");
-    const char *duplicate = luaL_optstring(L, -1, NULL);
-    if (duplicate && strcmp(duplicate, "allow") != 0 && strcmp(duplicate, "replace") != 0 &&
-        strcmp(duplicate, "reject") != 0)
-        luaL_error(L, "on_duplicate: allow, replace or reject");
-    config.on_duplicate = duplicate ? mem_strdup(duplicate) : NULL;
-    lua_pop(L, 1);
-    return config;
-}
-
 /* load(path, config): the type's name. */
 static int world_load(lua_State *L)
 {
     struct script_world *sw = world_check(L);
-    const char *given = luaL_checkstring(L, 2);
+    const char *given = luaL_checkstring(L, 2), *name = "";
     struct strbuf *why = &sw->script->text;
+    struct slice config = lua_isnoneornil(L, 3) ? (struct slice){0} : value_encode(L, 3);
     char *path = path_of(sw->script, given);
-    for (size_t i = 0; i < sw->n_files; i++) {
-        if (strcmp(sw->files[i].path, path) == 0) {
-            mem_free(path);
-            lua_pushstring(L, sw->files[i].name);
-            return 1;
-        }
-    }
-    struct room_file *f = &sw->files[sw->n_files];
-    *f = (struct room_file){.path = path};
     strbuf_reset(why);
-    if (sw->n_files == TYPES_MAX || file_open(sw, path, &f->handler, why) != ERR_OK) {
-        mem_free(path);
-        return luaL_error(L, "%s", why->size > 0 ? strbuf_cstr(why) : "too many room types");
-    }
-    f->name = mem_strdup(is_library(path) ? plugin_handler_name(f->handler)
-                                          : lua_handler_name(f->handler));
-    sw->n_files++;
-    f->config = config_read(L, 3);
-    file_install(sw, f);
-    lua_pushstring(L, f->name);
+    int code = room_files_add(&sw->rooms, path, NULL, config, &name, why);
+    mem_free(path);
+    if (code != ERR_OK)
+        return luaL_error(L, "%s", strbuf_cstr(why));
+    lua_pushstring(L, name);
     return 1;
 }
 
@@ -218,18 +88,9 @@ static int world_restart(lua_State *L)
 {
     struct script_world *sw = world_check(L);
     struct strbuf *why = &sw->script->text;
-    world_stop(sw->world, lua_toboolean(L, 2));
-    for (size_t i = 0; i < sw->n_files; i++) {
-        struct room_file *f = &sw->files[i];
-        handler_destroy(f);
-        strbuf_reset(why);
-        if (file_open(sw, f->path, &f->handler, why) != ERR_OK) {
-            world_destroy(&sw->world);
-            return luaL_error(L, "%s", strbuf_cstr(why));
-        }
-        file_install(sw, f);
-    }
-    world_start(sw->world);
+    strbuf_reset(why);
+    if (room_files_restart(&sw->rooms, lua_toboolean(L, 2), why) != ERR_OK)
+        return luaL_error(L, "%s", strbuf_cstr(why));
     return 0;
 }
 
@@ -240,13 +101,13 @@ static int world_tick(lua_State *L)
     struct script_world *sw = world_check(L);
     lua_Integer ms = luaL_checkinteger(L, 2);
     luaL_argcheck(L, ms >= 0, 2, "time does not run backwards");
-    world_wait(sw->world, ms);
+    world_wait(sw->rooms.world, ms);
     return 0;
 }
 
 static int world_time(lua_State *L)
 {
-    lua_pushinteger(L, world_now_ms(world_check(L)->world));
+    lua_pushinteger(L, world_now_ms(world_check(L)->rooms.world));
     return 1;
 }
 
@@ -255,7 +116,7 @@ static int world_full(lua_State *L)
     struct script_world *sw = world_check(L);
     lua_Integer n = luaL_checkinteger(L, 2);
     luaL_argcheck(L, n >= 0 && n <= 1000000, 2, "0 to 1000000");
-    world_fill(sw->world, (unsigned)n);
+    world_fill(sw->rooms.world, (unsigned)n);
     return 0;
 }
 
@@ -270,7 +131,7 @@ static int world_next_alarm(lua_State *L)
 {
     struct script_world *sw = world_check(L);
     int64_t due;
-    if (world_alarm(sw->world, check_slice(L, 2), &due))
+    if (world_alarm(sw->rooms.world, check_slice(L, 2), &due))
         lua_pushinteger(L, due);
     else
         lua_pushnil(L);
@@ -320,7 +181,7 @@ static int world_asked(lua_State *L)
     bool empty = lua_isnoneornil(L, 5) && verb != VERB_SEND && verb != VERB_BROADCAST;
     struct slice input = empty ? (struct slice){0} : value_encode(L, 5);
     struct world_answer a;
-    world_call(sw->world, key, verb, name, input, &a);
+    world_call(sw->rooms.world, key, verb, name, input, &a);
     return answer_push(L, &a);
 }
 
@@ -328,7 +189,7 @@ static int world_purged(lua_State *L)
 {
     struct script_world *sw = world_check(L);
     struct world_answer a;
-    world_purge(sw->world, check_slice(L, 2), &a);
+    world_purge(sw->rooms.world, check_slice(L, 2), &a);
     return answer_push(L, &a);
 }
 
@@ -336,7 +197,7 @@ static int world_logged(lua_State *L)
 {
     struct script_world *sw = world_check(L);
     struct world_answer a;
-    world_log(sw->world, check_slice(L, 2), &a);
+    world_log(sw->rooms.world, check_slice(L, 2), &a);
     return answer_push(L, &a);
 }
 
@@ -352,8 +213,8 @@ static int world_joined(lua_State *L)
     luaL_setmetatable(L, CONNECTION);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1); /* the world lives as long as its connections */
-    sc->world = sw->world;
-    sc->connection = world_join(sw->world, key, value_encode(L, 3), &refusal);
+    sc->world = sw->rooms.world;
+    sc->connection = world_join(sw->rooms.world, key, value_encode(L, 3), &refusal);
     if (!sc->connection) {
         answer_push(L, &refusal);
         lua_pushnil(L);

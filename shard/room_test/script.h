@@ -1,5 +1,6 @@
 /* SHELL. What the files of the test runner share: value.c (Lua values and JSON), script.c (worlds
- * and connections as Lua sees them), main.c (the program). test.lua is the API for authors. */
+ * and connections as Lua sees them), files.c (rooms), main.c (the program). test.lua is the API for
+ * authors. */
 #ifndef STOA_SHARD_ROOM_TEST_SCRIPT_H
 #define STOA_SHARD_ROOM_TEST_SCRIPT_H
 
