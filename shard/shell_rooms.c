@@ -48,6 +48,15 @@ static void world_print(void *arg, struct slice line)
         LOG(codes->log, LOG_INFO, "room.print", LOG_SLICE("line", line));
 }
 
+static void world_renewed(void *arg, const char *file_name, size_t bytes)
+{
+    const struct type_codes *codes = arg;
+    if (codes)
+        LOG(codes->log, LOG_WARN, "room.memory_full", LOG_STR("file", file_name),
+            LOG_U64("bytes", bytes),
+            LOG_STR("now", "its state was made anew: what its rooms kept in memory is lost"));
+}
+
 static bool world_overdue(void *arg)
 {
     const struct type_codes *codes = arg;
@@ -85,6 +94,7 @@ static int code_open(struct handler **out, const char *path, struct slice text,
                                         .random = world_random,
                                         .print = world_print,
                                         .overdue = world_overdue,
+                                        .renewed = world_renewed,
                                         .arg = codes};
     if (codes) /* the load is a turn of its own */
         codes->turn_cpu_ns = cpu_ns();

@@ -131,6 +131,8 @@ static int connection_field(lua_State *L, struct context *ctx)
 static int mem_field(lua_State *L)
 {
     struct lua_mem *mem = handler_of(L)->run->mem;
+    if (mem && mem->renewals != handler_of(L)->renewals)
+        *mem = (struct lua_mem){.ref = LUA_NOREF, .renewals = handler_of(L)->renewals};
     if (!mem) {
         lua_newtable(L);
         return 1;

@@ -33,6 +33,7 @@ static struct run *run_create(struct lua_handler *h, lua_CFunction enter, void *
     }
     lua_sethook(r->co, budget_hook, LUA_MASKCOUNT, HOOK_STEPS);
     r->serial = ++h->runs;
+    r->renewals = h->renewals;
     r->streams = r->collects = r->decoding = false;
     strbuf_reset(&r->items);
     strbuf_reset(&r->result);
@@ -43,7 +44,8 @@ static struct run *run_create(struct lua_handler *h, lua_CFunction enter, void *
 
 static void run_destroy(struct lua_handler *h, struct run *r)
 {
-    luaL_unref(h->L, LUA_REGISTRYINDEX, r->co_ref);
+    if (r->renewals == h->renewals)
+        luaL_unref(h->L, LUA_REGISTRYINDEX, r->co_ref);
     strbuf_free(&r->items);
     strbuf_free(&r->result);
     mem_free(r);
@@ -81,15 +83,21 @@ static int go(struct lua_handler *h, struct context *ctx, struct run *r, int arg
     return status;
 }
 
+static void mem_forget(struct lua_handler *h, struct lua_mem *mem)
+{
+    if (mem->renewals == h->renewals)
+        luaL_unref(h->L, LUA_REGISTRYINDEX, mem->ref);
+    mem->ref = LUA_NOREF;
+}
+
 static enum run_end killed(struct lua_handler *h, struct lua_mem *mem, struct fault *fault)
 {
     if (h->stop == STOP_MEMORY) {
         fault_set(fault, "RoomExecutionError", "stopped: more than %zu bytes of memory", h->limit);
-        if (mem) { /* what it hoarded shall not stop the type's other rooms */
-            luaL_unref(h->L, LUA_REGISTRYINDEX, mem->ref);
-            mem->ref = LUA_NOREF;
-        }
+        if (mem) /* what it hoarded shall not stop the type's other rooms */
+            mem_forget(h, mem);
         lua_gc(h->L, LUA_GCCOLLECT, 0);
+        h->full = h->used > h->limit / 4 * 3;
     } else if (h->stop == STOP_TIME) {
         fault_set(fault, "RoomExecutionError", "stopped: too long at a stretch");
     } else {
@@ -286,6 +294,7 @@ static enum run_end vtable_run(struct handler *base, struct context *ctx, void *
 {
     struct lua_handler *h = lua_of(base);
     *run = NULL;
+    state_renew(h);
     bool there = target_push(h, h->L, what);
     lua_pop(h->L, 1);
     if (!there)
@@ -308,6 +317,12 @@ static enum run_end vtable_resume(struct handler *base, struct context *ctx, voi
                                   struct fault *fault)
 {
     struct lua_handler *h = lua_of(base);
+    if ((*run)->renewals != h->renewals) {
+        run_destroy(h, *run);
+        *run = NULL;
+        fault_set(fault, "RoomExecutionError", "the memory of the room's type was full meanwhile");
+        return RUN_FAILED;
+    }
     (*run)->mem = (struct lua_mem *)mem;
     h->wake = wake;
     enum run_end end = segment(h, ctx, run, 0, (*run)->phase == PHASE_CALL ? result : NULL, fault);
@@ -336,7 +351,7 @@ static void vtable_unload(struct handler *base, void *mem)
     struct lua_mem *m = (struct lua_mem *)mem;
     if (!m)
         return;
-    luaL_unref(lua_of(base)->L, LUA_REGISTRYINDEX, m->ref);
+    mem_forget(lua_of(base), m);
     mem_free(m);
 }
 
@@ -352,6 +367,8 @@ static void vtable_destroy(struct handler *base)
     strbuf_free(&h->keys);
     strbuf_free(&h->names);
     strbuf_free(&h->identity_text);
+    strbuf_free(&h->source);
+    strbuf_free(&h->env);
     fault_free(&h->fault);
     strbuf_free(&h->base.traits.auto_request);
     strbuf_free(&h->base.traits.auto_response);
@@ -401,6 +418,8 @@ int lua_handler_create(struct handler **out, const char *file_name, struct slice
 {
     *out = NULL;
     struct lua_handler *h = handler_create(file_name, options);
+    strbuf_put_slice(&h->source, text);
+    strbuf_put_slice(&h->env, options->env);
     struct fault fault = {0};
     bool ok = load_header(h, &text, why);
     if (ok) {

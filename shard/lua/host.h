@@ -6,6 +6,7 @@
  *   value.c     Lua values and JSON                       error.c   faults and error tables
  *   ctx.c       ctx and siblings                          member.c  connections
  *   room.c      the module "room"                         table.c   table and math, bounded
+ *   renew.c     another state in place of a full one
  *
  * Lua errors leave a C function by longjmp, so no C function of the host owns memory across a call
  * that may raise: texts are built in buffers of the handler. What the host itself needs (threads,
@@ -80,10 +81,12 @@ struct run {
     struct strbuf items;  /* JSON of collected items, comma behind each */
     struct strbuf result; /* JSON of what came back */
     struct lua_mem *mem;
+    uint64_t renewals; /* of the handler when it began: its coroutine is of that state */
 };
 /* The room's table in memory. */
 struct lua_mem {
     int ref;
+    uint64_t renewals; /* as above; of another state, there is none */
 };
 
 struct lua_handler {
@@ -106,6 +109,9 @@ struct lua_handler {
     struct run *run;
     struct run *spare;
     uint64_t runs, segments;
+    struct strbuf source, env; /* what the state was made of, to make another */
+    uint64_t renewals;
+    bool full;         /* a collection left most of the memory in use */
     bool chain_yields; /* every coroutine below the running one could pass a wait on */
     bool waits;        /* a yield that asks the shard for something */
     const struct wake *wake;
@@ -205,6 +211,9 @@ bool waits_possible(lua_State *L);
 /* The metatable of a kind of objects: its members by owner, its fields through `field`. */
 void object_open(lua_State *L, enum kept kept, const char *owner, lua_CFunction field);
 lua_CFunction member_function(const char *owner, const char *name);
+
+/* renew.c: makes the state anew if it is full. Only while no run is under way. */
+void state_renew(struct lua_handler *h);
 
 /* load.c */
 int load_enter(lua_State *L);

@@ -144,6 +144,7 @@ bool identify_run(struct handler *base, struct slice request, struct identity *o
                   struct fault *fault)
 {
     struct lua_handler *h = (struct lua_handler *)base;
+    state_renew(h);
     struct question q = {request, h};
     memset(&h->identity, 0, sizeof h->identity);
     strbuf_reset(&h->identity_text);

@@ -27,6 +27,9 @@ struct lua_options {
     void (*print)(void *arg, struct slice line);
     /* Asked every few thousand instructions: true stops the segment. For a shell with a clock. */
     bool (*overdue)(void *arg);
+    /* The state stayed full after a collection, because the room's code keeps what it need not, and
+     * was made anew from the same text: ctx.mem of all rooms is gone, runs that waited fail. */
+    void (*renewed)(void *arg, const char *file_name, size_t bytes);
     void *arg;
 };
 

@@ -112,6 +112,17 @@ def test_stopped_again_and_again(bin_dir):
         good.close()
 
 
+def test_hoard_of_the_file(bin_dir):
+    """What a file's own locals hoard stops one segment, not all rooms of the type: the state is made anew."""
+    with noisy(bin_dir) as c:
+        assert [ask(c, "noisy:good", "mem")[1] for _ in range(3)] == [1, 2, 3]
+        spoil(c, "noisy:bad", "hoard", 1)
+        assert ask(c, "noisy:good", "ping") == (200, "pong")
+        assert ask(c, "noisy:good", "mem") == (200, 1)  # as after hibernation
+        assert "room.memory_full" in c.shards[0].log_tail(30), c.shards[0].log_tail(30)
+        assert send(c, "noisy:bad", "hello") == (200, {"ok": True})
+
+
 def test_quiet_rooms_go_on(bin_dir):
     """An endless loop, a memory bomb, a bad pattern and a throwing alarm, while a hundred quiet rooms are all answered."""
     with noisy(bin_dir) as c:

@@ -357,6 +357,64 @@ START_TEST(finalizers_that_fail)
 }
 END_TEST
 
+static void count_renewal(void *arg, const char *file_name, size_t bytes)
+{
+    ck_assert_str_eq(file_name, "room.lua");
+    ck_assert_uint_gt(bytes, 6 << 20);
+    ++*(int *)arg;
+}
+
+/* What a file's own locals hoard is no room's: the state is made anew. */
+START_TEST(hoards_of_the_file)
+{
+    static const char text[] =
+        "#!room name=test api=1\nlocal kept = {}\nreturn { auto_response = { 'ping', 'pong' },\n"
+        "identify = function() return { id = 'x' .. #kept } end,\n"
+        "rpc = { hoard = function() while true do kept[#kept + 1] = ('x'):rep(10000) .. #kept end "
+        "end,\n"
+        "n = function(ctx) ctx.mem.n = (ctx.mem.n or 0) + 1 return ctx.mem.n end,\n"
+        "kept = function() return #kept end,\n"
+        "wait = function(ctx) ctx:sleep(10) return 'woke' end } }\n";
+    int renewals = 0;
+    struct lua_options options = {
+        .memory_bytes = 8 << 20, .renewed = count_renewal, .arg = &renewals};
+    struct handler *h;
+    struct strbuf why = {0};
+    struct identity who;
+    struct fault fault = {0};
+    ck_assert_int_eq(lua_handler_create(&h, "room.lua", slice_text(text), &options, &why), ERR_OK);
+    struct context *w = world_create(h, "a"), *other = world_create(h, "b"),
+                   *waits = world_create(h, "c"), *left = world_create(h, "d");
+    const uint8_t *pong = h->traits.auto_response.data;
+    for (int i = 1; i <= 3; i++) {
+        ck_assert_str_eq(world_answer(other, "n", ""), "1");
+        ck_assert_str_eq(world_answer(other, "n", ""), "2");
+        ck_assert_int_eq(world_call(waits, "wait", ""), RUN_YIELDED);
+        ck_assert_int_eq(world_call(left, "wait", ""), RUN_YIELDED);
+        ck_assert_int_eq(world_call(w, "hoard", ""), RUN_KILLED);
+        if (i == 2)
+            ck_assert(h->vtable->identify(h, slice_text("{}"), &who, &fault) &&
+                      slice_is(who.id, "x0"));
+        ck_assert_str_eq(world_answer(w, "kept", ""), "0");
+        ck_assert_str_eq(world_answer(w, "n", ""), "1");
+        ck_assert_int_eq(renewals, i);
+        ck_assert_int_eq(world_wake(waits, "", NULL), RUN_FAILED);
+        ck_assert_str_eq(waits->fault.tag, "RoomExecutionError");
+        ck_assert_ptr_null(waits->run);
+        h->vtable->abandon(h, &left->run);
+        ck_assert_int_eq(world_call(waits, "wait", ""), RUN_YIELDED);
+        ck_assert_int_eq(world_wake(waits, "", NULL), RUN_DONE);
+    }
+    ck_assert_ptr_eq(h->traits.auto_response.data, pong); /* answers on their way point there */
+    struct context *all[] = {w, other, waits, left};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        world_destroy(all[i]);
+    h->vtable->destroy(h);
+    strbuf_free(&why);
+    fault_free(&fault);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("lua_sandbox");
@@ -371,6 +429,7 @@ int main(void)
     tcase_add_test(t, overdue_segments);
     tcase_add_test(t, nothing_stays);
     tcase_add_test(t, finalizers_that_fail);
+    tcase_add_test(t, hoards_of_the_file);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
