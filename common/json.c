@@ -181,8 +181,8 @@ static const uint8_t *after_value(const uint8_t *at, const uint8_t *end, struct 
     return at;
 }
 
-/* Scans the value that begins at `at`; returns where it ends, or NULL. */
-static const uint8_t *value_scan(const uint8_t *at, const uint8_t *end)
+/* Scans the container that begins at `at`; returns where it ends, or NULL. */
+static const uint8_t *container_scan(const uint8_t *at, const uint8_t *end, unsigned depth_max)
 {
     struct nesting open = {0};
     do {
@@ -190,7 +190,7 @@ static const uint8_t *value_scan(const uint8_t *at, const uint8_t *end)
             return NULL;
         bool object = *at == '{';
         if (object || *at == '[') {
-            if (open.depth == JSON_DEPTH_MAX)
+            if (open.depth == depth_max)
                 return NULL;
             open.objects = open.objects << 1 | object;
             open.depth++;
@@ -218,12 +218,20 @@ static const uint8_t *value_scan(const uint8_t *at, const uint8_t *end)
     return at;
 }
 
+/* Scans the value that begins at `at`; returns where it ends, or NULL. */
+static inline const uint8_t *value_scan(const uint8_t *at, const uint8_t *end, unsigned depth_max)
+{
+    if (at == end)
+        return NULL;
+    return *at == '{' || *at == '[' ? container_scan(at, end, depth_max) : scalar_scan(at, end);
+}
+
 bool json_valid(struct slice text)
 {
     if (text.size == 0)
         return false;
     const uint8_t *end = text.data + text.size;
-    const uint8_t *at = value_scan(space_skip(text.data, end), end);
+    const uint8_t *at = value_scan(space_skip(text.data, end), end, JSON_DEPTH_MAX);
     return at && space_skip(at, end) == end;
 }
 
@@ -276,7 +284,7 @@ bool json_next(struct json_iter *it)
             return iter_end(it);
         at = space_skip(at + 1, end);
     }
-    const uint8_t *after = value_scan(at, end);
+    const uint8_t *after = value_scan(at, end, JSON_DEPTH_MAX);
     if (!after)
         return iter_end(it);
     it->value = (struct json_value){type_at(*at), slice_of(at, (size_t)(after - at))};
@@ -305,6 +313,42 @@ struct json_value json_get(struct slice object, const char *name)
             found = it.value;
     }
     return found;
+}
+
+/* The member at `at`, a name's place: behind its value, or NULL. */
+static const uint8_t *member_scan(const uint8_t *at, const uint8_t *end, const char *name,
+                                  struct json_value *found)
+{
+    const uint8_t *value = name_scan(at, end);
+    const uint8_t *after = value ? value_scan(value, end, JSON_DEPTH_MAX - 1) : NULL;
+    if (!after)
+        return NULL;
+    const uint8_t *quote = value; /* the name's last, before the colon and white space */
+    while (*--quote != '"')
+        ;
+    if (name_is(slice_of(at + 1, (size_t)(quote - at - 1)), name))
+        *found = (struct json_value){type_at(*value), slice_of(value, (size_t)(after - value))};
+    return after;
+}
+
+bool json_find(struct slice text, const char *name, struct json_value *found)
+{
+    const uint8_t *end = text.data + text.size;
+    const uint8_t *at = text.size > 0 ? space_skip(text.data, end) : end;
+    *found = (struct json_value){0};
+    if (at == end || *at != '{')
+        return false;
+    at = space_skip(at + 1, end);
+    bool last = at < end && *at == '}';
+    while (!last) {
+        at = member_scan(at, end, name, found);
+        at = at ? space_skip(at, end) : end;
+        if (at == end || (*at != ',' && *at != '}'))
+            return false;
+        last = *at == '}';
+        at = last ? at : space_skip(at + 1, end);
+    }
+    return space_skip(at + 1, end) == end;
 }
 
 bool json_u64(struct json_value v, uint64_t *out)

@@ -43,6 +43,8 @@ bool json_next(struct json_iter *it);
 /* Finds a member by its unescaped name (names with escapes are compared unescaped); last one wins.
  */
 struct json_value json_get(struct slice object, const char *name);
+/* The same of a text that nobody has looked at, in one pass. False: it is not a JSON object. */
+bool json_find(struct slice text, const char *name, struct json_value *found);
 
 /* Appends the unescaped text of a JSON string (raw with quotes). False: not a string, or a lone
  * surrogate escape. U+0000 is kept. */

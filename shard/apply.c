@@ -78,11 +78,11 @@ static void apply_outputs(struct shard *s, struct actor *a, struct segment *g)
     bool heard = somebody_hears(a);
     for (size_t i = 0; i < g->outputs.count; i++) {
         const struct output *o = &VEC_AT(&g->outputs, struct output)[i];
-        struct event_item item = {.ts = s->clock_ms,
+        struct event_item item = {.flags = EVENT_JSON | EVENT_UTF8, /* context_send.c looked */
+                                  .ts = s->clock_ms,
                                   .conflate = part(g, o->conflate_at, o->conflate_size),
                                   .filter = part(g, o->filter_at, o->filter_size),
                                   .payload = part(g, o->payload_at, o->payload_size)};
-        item.flags = payload_flags(item.payload);
         if (o->kind == OUTPUT_EPHEMERAL)
             publish_ephemeral(s, a->room, &item);
         if (o->kind == OUTPUT_EPHEMERAL || (o->kind == OUTPUT_BROADCAST && !heard))

@@ -438,10 +438,10 @@ static stoa_room_rc host_item(stoa_room_ctx *x, stoa_room_bytes value)
 
 static stoa_room_bytes host_json_get(stoa_room_bytes object, const char *member)
 {
-    struct slice text = slice_in(object);
-    if (!member || json_type_of(text) != JSON_OBJECT || !json_valid(text))
+    struct json_value found;
+    if (!member || !json_find(slice_in(object), member, &found))
         return (stoa_room_bytes){0};
-    return bytes_of(json_get(text, member).raw);
+    return bytes_of(found.raw);
 }
 
 static stoa_room_rc host_json_text(stoa_room_ctx *x, stoa_room_bytes value, stoa_room_bytes *text)
