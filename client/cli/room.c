@@ -3,7 +3,6 @@
  * key until it is known to be done. */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "client/cli/http.h"
@@ -14,6 +13,7 @@
 struct room_wish {
     const char *key, *tag, *code, *file;
     char idempotency[IDEMPOTENCY_KEY_MAX_BYTES + 1];
+    uint64_t close_code;  /* of `code`, 0: none given */
     struct strbuf target; /* "/api/chat/lobby" and what follows */
     struct strbuf body;
 };
@@ -212,7 +212,7 @@ static int ask_close(stoa *s, const struct room_wish *w, const char *method,
                      const stoa_call_options *how, stoa_result **out)
 {
     (void)method;
-    return stoa_close_room(s, w->key, w->code ? atoi(w->code) : 0, how, out);
+    return stoa_close_room(s, w->key, (int)w->close_code, how, out);
 }
 
 static int ask_purge(stoa *s, const struct room_wish *w, const char *method,
@@ -285,6 +285,8 @@ static int ask_by_router(const struct cli *cli, struct room_wish *w, size_t verb
     const char *method = verbs[verb].least > 0 ? args[0] : NULL;
     const char *given = args[verbs[verb].least];
     int status = EXIT_OK;
+    if (w->code != NULL && !cli_number(cli, "--code", w->code, 1000, 4999, &w->close_code))
+        return EXIT_USAGE;
     if (verbs[verb].most > 0 && (verbs[verb].says || w->file != NULL || given != NULL))
         status = cli_input(cli, w->file, given, &w->body);
     return status == EXIT_OK ? through_router(cli, w, verbs[verb].ask, method) : status;

@@ -75,7 +75,7 @@ static int ask(char **f, const stoa_call_options *o, stoa_result **out)
     if (strcmp(verb, "broadcast") == 0)
         return stoa_broadcast(client, key, input, size, o, out);
     if (strcmp(verb, "close") == 0)
-        return stoa_close_room(client, key, atoi(name), o, out);
+        return stoa_close_room(client, key, (int)strtol(name, NULL, 10), o, out);
     if (strcmp(verb, "alarm") == 0)
         return stoa_fire_alarm(client, key, o, out);
     return stoa_purge(client, key, o, out);
@@ -96,7 +96,7 @@ static int ask_async(char **f, const stoa_call_options *o, struct question *q)
     if (strcmp(verb, "broadcast") == 0)
         return stoa_broadcast_async(client, key, input, size, o, on_result, q);
     if (strcmp(verb, "close") == 0)
-        return stoa_close_room_async(client, key, atoi(name), o, on_result, q);
+        return stoa_close_room_async(client, key, (int)strtol(name, NULL, 10), o, on_result, q);
     if (strcmp(verb, "alarm") == 0)
         return stoa_fire_alarm_async(client, key, o, on_result, q);
     return stoa_purge_async(client, key, o, on_result, q);
@@ -116,7 +116,7 @@ static void line_run(char *line)
     stoa_call_options o = STOA_CALL_OPTIONS_INIT;
     snprintf(q->number, sizeof q->number, "%s", f[0]);
     o.idempotency_key = *f[6] ? f[6] : NULL;
-    o.timeout_ms = atoi(f[7]);
+    o.timeout_ms = (int)strtol(f[7], NULL, 10);
     if (strchr(f[1], 'i')) {
         o.on_item = on_item;
         o.item_arg = q;
