@@ -1,9 +1,6 @@
 /* examples/chat/chat.lua in C, to compare the two: the same frames in and out, the same state. It
  * passes the tests of the one in Lua. */
-#include <inttypes.h>
-#include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,16 +8,33 @@
 
 static const stoa_room_host *host;
 
-/* printf to bytes that live as long as the segment. */
-__attribute__((format(printf, 3, 4))) static stoa_room_bytes
-text_of(stoa_room_ctx *ctx, size_t room, const char *format, ...)
+/* The pieces as one text, which lives as long as the segment. */
+static stoa_room_bytes join(stoa_room_ctx *ctx, const stoa_room_bytes *pieces, size_t count)
 {
-    va_list list;
-    char *text = host->alloc(ctx, room);
-    va_start(list, format);
-    int size = vsnprintf(text, room, format, list);
-    va_end(list);
-    return (stoa_room_bytes){text, (size_t)size};
+    size_t size = 0;
+    for (size_t i = 0; i < count; i++)
+        size += pieces[i].n;
+    char *text = host->alloc(ctx, size), *end = text;
+    for (size_t i = 0; i < count; i++) {
+        if (pieces[i].n > 0)
+            memcpy(end, pieces[i].p, pieces[i].n);
+        end += pieces[i].n;
+    }
+    return (stoa_room_bytes){text, size};
+}
+#define JOIN(ctx, ...)                                \
+    join(ctx, (const stoa_room_bytes[]){__VA_ARGS__}, \
+         sizeof((const stoa_room_bytes[]){__VA_ARGS__}) / sizeof(stoa_room_bytes))
+
+static stoa_room_bytes decimal(stoa_room_ctx *ctx, int64_t number)
+{
+    uint64_t left = (uint64_t)number; /* of times and counts: not negative */
+    size_t at = 20;
+    char *text = host->alloc(ctx, at);
+    do
+        text[--at] = (char)('0' + left % 10);
+    while ((left /= 10) > 0);
+    return (stoa_room_bytes){text + at, 20 - at};
 }
 
 static int is(stoa_room_bytes json, const char *wanted)
@@ -58,9 +72,9 @@ static stoa_room_rc identify(stoa_room_ctx *ctx, stoa_room_bytes request, stoa_r
     }
     stoa_room_bytes quoted = host->json_quote(ctx, user);
     who->id = user;
-    /* `"user:` and what follows the opening quote */
-    who->tags = text_of(ctx, quoted.n + 16, "[\"user:%.*s]", (int)quoted.n - 1, quoted.p + 1);
-    who->state = text_of(ctx, quoted.n + 16, "{\"userId\":%.*s}", (int)quoted.n, quoted.p);
+    stoa_room_bytes inner = {quoted.p + 1, quoted.n - 2}; /* escaped, without the quotes */
+    who->tags = JOIN(ctx, STOA_ROOM_TEXT("[\"user:"), inner, STOA_ROOM_TEXT("\"]"));
+    who->state = JOIN(ctx, STOA_ROOM_TEXT("{\"userId\":"), quoted, STOA_ROOM_TEXT("}"));
     return STOA_ROOM_OK;
 }
 
@@ -70,46 +84,44 @@ static stoa_room_bytes user_of(stoa_room_ctx *ctx)
     return c ? host->json_get(host->conn_state(c), "userId") : STOA_ROOM_TEXT("\"system\"");
 }
 
-/* {"_tag":TAG,"userId":USER} to everybody else. */
-static stoa_room_rc tell_others(stoa_room_ctx *ctx, const char *tag)
+/* {"_tag":TAG,"userId":USER} to everybody else; TAG in quotes. */
+static stoa_room_rc tell_others(stoa_room_ctx *ctx, stoa_room_bytes tag)
 {
-    stoa_room_bytes user = user_of(ctx);
     stoa_room_bytes self = host->conn_session(host->connection(ctx));
     const stoa_room_recipients others = {.except = &self, .n_except = 1};
-    return host->broadcast(
-        ctx,
-        text_of(ctx, user.n + 64, "{\"_tag\":\"%s\",\"userId\":%.*s}", tag, (int)user.n, user.p),
-        &others);
+    return host->broadcast(ctx,
+                           JOIN(ctx, STOA_ROOM_TEXT("{\"_tag\":"), tag,
+                                STOA_ROOM_TEXT(",\"userId\":"), user_of(ctx), STOA_ROOM_TEXT("}")),
+                           &others);
 }
 
 /* ---- what happens ---- */
 
-static stoa_room_rc put_count(stoa_room_ctx *ctx, int64_t created, int64_t count)
+static stoa_room_rc put_count(stoa_room_ctx *ctx, stoa_room_bytes created, int64_t count)
 {
-    return host->save(ctx,
-                      text_of(ctx, 96, "{\"createdAt\":%" PRId64 ",\"messageCount\":%" PRId64 "}",
-                              created, count));
+    return host->save(ctx, JOIN(ctx, STOA_ROOM_TEXT("{\"createdAt\":"), created,
+                                STOA_ROOM_TEXT(",\"messageCount\":"), decimal(ctx, count),
+                                STOA_ROOM_TEXT("}")));
 }
 
 /* A pure function knows no clock: identify leaves the time to be told here. */
-static stoa_room_rc date(stoa_room_ctx *ctx)
+static stoa_room_rc date(stoa_room_ctx *ctx, stoa_room_bytes now)
 {
-    stoa_room_bytes user = user_of(ctx);
     return host->set_state(ctx, host->connection(ctx),
-                           text_of(ctx, user.n + 64, "{\"userId\":%.*s,\"joinedAt\":%" PRId64 "}",
-                                   (int)user.n, user.p, host->now_ms(ctx)));
+                           JOIN(ctx, STOA_ROOM_TEXT("{\"userId\":"), user_of(ctx),
+                                STOA_ROOM_TEXT(",\"joinedAt\":"), now, STOA_ROOM_TEXT("}")));
 }
 
 static stoa_room_rc on_connect(stoa_room_ctx *ctx, void *mem)
 {
-    stoa_room_bytes state;
+    stoa_room_bytes state, now = decimal(ctx, host->now_ms(ctx));
     (void)mem;
     stoa_room_rc rc = host->recall(ctx, &state);
     if (rc == STOA_ROOM_NONE)
-        rc = put_count(ctx, host->now_ms(ctx), 0);
+        rc = put_count(ctx, now, 0);
     if (rc == STOA_ROOM_OK)
-        rc = date(ctx);
-    return rc ? rc : tell_others(ctx, "UserJoined");
+        rc = date(ctx, now);
+    return rc ? rc : tell_others(ctx, STOA_ROOM_TEXT("\"UserJoined\""));
 }
 
 static stoa_room_rc decode_event(stoa_room_bytes event, const char **why)
@@ -124,19 +136,19 @@ static stoa_room_rc decode_event(stoa_room_bytes event, const char **why)
 
 static stoa_room_rc say(stoa_room_ctx *ctx, stoa_room_bytes text)
 {
-    stoa_room_bytes state, user = user_of(ctx);
+    stoa_room_bytes state;
     stoa_room_rc rc = host->recall(ctx, &state);
     if (rc == STOA_ROOM_OK)
-        rc = put_count(ctx, number_of(host->json_get(state, "createdAt")),
+        rc = put_count(ctx, host->json_get(state, "createdAt"),
                        number_of(host->json_get(state, "messageCount")) + 1);
     if (rc != STOA_ROOM_OK && rc != STOA_ROOM_NONE)
         return rc;
-    return host->broadcast(
-        ctx,
-        text_of(ctx, text.n + user.n + 96,
-                "{\"_tag\":\"Message\",\"text\":%.*s,\"userId\":%.*s,\"ts\":%" PRId64 "}",
-                (int)text.n, text.p, (int)user.n, user.p, host->now_ms(ctx)),
-        NULL);
+    return host->broadcast(ctx,
+                           JOIN(ctx, STOA_ROOM_TEXT("{\"_tag\":\"Message\",\"text\":"), text,
+                                STOA_ROOM_TEXT(",\"userId\":"), user_of(ctx),
+                                STOA_ROOM_TEXT(",\"ts\":"), decimal(ctx, host->now_ms(ctx)),
+                                STOA_ROOM_TEXT("}")),
+                           NULL);
 }
 
 static stoa_room_rc on_event(stoa_room_ctx *ctx, void *mem, stoa_room_bytes event)
@@ -144,14 +156,14 @@ static stoa_room_rc on_event(stoa_room_ctx *ctx, void *mem, stoa_room_bytes even
     (void)mem;
     if (is(host->json_get(event, "_tag"), "\"Say\""))
         return say(ctx, host->json_get(event, "text"));
-    return host->connection(ctx) ? tell_others(ctx, "Typing") : STOA_ROOM_OK;
+    return host->connection(ctx) ? tell_others(ctx, STOA_ROOM_TEXT("\"Typing\"")) : STOA_ROOM_OK;
 }
 
 static stoa_room_rc on_close(stoa_room_ctx *ctx, void *mem, const stoa_room_close_info *info)
 {
     (void)mem;
     (void)info;
-    return tell_others(ctx, "UserLeft");
+    return tell_others(ctx, STOA_ROOM_TEXT("\"UserLeft\""));
 }
 
 static stoa_room_rc on_call(stoa_room_ctx *ctx, void *mem, stoa_room_bytes method,
