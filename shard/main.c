@@ -18,6 +18,7 @@ static const char usage[] =
     "      --set FIELD=VALUE  any field of the configuration\n"
     "      --after-eio      start although the disk failed under an earlier run\n"
     "      --check-room FILE  only load a room's code, show what will hold, and end (--json)\n"
+    "      --check-rooms    only load the code and the schemas of all room types, and end\n"
     "      --supervised     end when the parent process ends\n"
     "  -h, --help   -V, --version\n"
     "examples:\n"
@@ -62,7 +63,7 @@ int main(int argc, char **argv)
 {
     static struct program p = {.launch = {.program = "stoa-shard", .usage = usage}};
     const char *room = NULL;
-    bool json = false;
+    bool json = false, rooms = false;
     const struct launch_flag flags[] = {
         {"index", "shard.index", NULL, NULL},
         {"data", "shard.data_dir", NULL, NULL},
@@ -71,6 +72,7 @@ int main(int argc, char **argv)
         {"monitor", "monitor.listen", NULL, NULL},
         {"after-eio", NULL, &p.after_eio, NULL},
         {"check-room", NULL, NULL, &room},
+        {"check-rooms", NULL, &rooms, NULL},
         {"json", NULL, &json, NULL},
         {NULL, NULL, NULL, NULL},
     };
@@ -87,6 +89,8 @@ int main(int argc, char **argv)
         config_load(&p.config, p.launch.config_path, (const char *const *)p.launch.overrides, &why);
     if (code == ERR_OK && room) {
         code = room_check(room, &p.config, json, &why);
+    } else if (code == ERR_OK && rooms) {
+        code = rooms_check(&p.config, &why);
     } else if (code == ERR_OK) {
         const struct loop_handler handler = {
             .ctx = &p, .turn = on_turn, .on_term = on_term, .on_reload = on_reload};
@@ -94,7 +98,7 @@ int main(int argc, char **argv)
         p.log = launch_log(p.name, p.config.log.format, p.config.log.level);
         code = program_start(&p, &handler, &why);
     }
-    if (code == ERR_OK && !room)
+    if (code == ERR_OK && !room && !rooms)
         loop_run(p.loop);
     else if (code != ERR_OK)
         fprintf(stderr, "stoa-shard: %s\n", strbuf_cstr(&why));

@@ -52,7 +52,7 @@ static int codes_start(struct program *p, struct strbuf *why)
     struct strbuf loaded = {0};
     int code = type_codes_load(&p->fresh_codes, NULL, &p->config, &p->log, &loaded, why);
     type_codes_replace(&p->codes, &p->fresh_codes, &p->config);
-    if (loaded.size > 0)
+    if (code == ERR_OK && loaded.size > 0)
         LOG(&p->log, LOG_INFO, "shard.handlers", LOG_SLICE("loaded", strbuf_slice(&loaded)));
     strbuf_free(&loaded);
     return code;

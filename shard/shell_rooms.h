@@ -48,6 +48,8 @@ MUST_USE int type_code_open(struct handler **out, const char *path, struct type_
 /* Loads a file and prints what will hold of it, as the type that names it if there is one. */
 MUST_USE int room_check(const char *path, const struct config *config, bool json,
                         struct strbuf *why);
+/* Loads all that the configuration names, and nothing else. */
+MUST_USE int rooms_check(const struct config *config, struct strbuf *why);
 /* What the configuration says of a type wins over what the file says. */
 void type_code_configure(struct handler_traits *traits, const struct config_type *type);
 

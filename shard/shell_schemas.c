@@ -28,20 +28,31 @@ static void line_begin(struct strbuf *out, const struct config_type *type, enum 
                   type_schema_file(type, boundary));
 }
 
+int schema_file_open(struct schema **out, const char *path, uint8_t digest[32], struct strbuf *why)
+{
+    size_t size = 0;
+    char *text = process_read_file(path, SCHEMA_MAX_BYTES + 1, &size);
+    if (!text) {
+        strbuf_put_text(why, strerror(errno));
+        return ERR_IO;
+    }
+    if (digest)
+        sha256(digest, text, size);
+    int code = schema_compile(out, slice_of(text, size), why);
+    mem_free(text);
+    return code;
+}
+
 static bool load_one(struct type_schemas *out, const struct config_type *type,
                      enum boundary boundary, struct strbuf *why)
 {
     struct strbuf reason = {0};
-    size_t size = 0;
-    char *text = process_read_file(type_schema_file(type, boundary), SCHEMA_MAX_BYTES + 1, &size);
-    bool fine = text && schema_compile(&out->at[boundary], slice_of(text, size), &reason) == ERR_OK;
+    bool fine = schema_file_open(&out->at[boundary], type_schema_file(type, boundary),
+                                 out->digest[boundary], &reason) == ERR_OK;
     if (!fine) {
         line_begin(why, type, boundary);
-        strbuf_printf(why, ": %s", text ? strbuf_cstr(&reason) : strerror(errno));
-    } else {
-        sha256(out->digest[boundary], text, size);
+        strbuf_printf(why, ": %s", strbuf_cstr(&reason));
     }
-    mem_free(text);
     strbuf_free(&reason);
     return fine;
 }

@@ -10,6 +10,9 @@ struct type_schemas {
     uint8_t digest[BOUNDARY_COUNT][32]; /* of their files */
 };
 
+/* One schema from a file, whose digest goes to `digest` unless that is NULL. */
+MUST_USE int schema_file_open(struct schema **out, const char *path, uint8_t digest[32],
+                              struct strbuf *why);
 /* ERR_INVALID, with a line for each that does not load in `why`; then there are none. */
 MUST_USE int type_schemas_load(struct type_schemas *out, const struct config_type *type,
                                struct strbuf *why);

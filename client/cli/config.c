@@ -7,10 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zmq.h>
 
 #include "client/cli/cli.h"
+#include "client/cli/local.h"
 
 #define CURVE_TEXT_BYTES 40
 
@@ -32,6 +34,29 @@ static void note_clear_links(const struct cli *cli, const struct config *config)
         fputs("note: cluster.curve.required is set without a key: only ipc endpoints will be used; "
               "for tcp give cluster.curve.secret_file (stoa keygen makes one)\n",
               stderr);
+}
+
+/* What code and schemas of rooms are is known to shards: theirs is asked, if it is here at all. */
+static int check_rooms(const struct cli *cli, const struct config *config)
+{
+    char program[PATH_MAX];
+    bool some = false;
+    int status = 0;
+    for (size_t i = 0; i < config->n_types; i++)
+        some |= config_type_has_handler(&config->types[i]);
+    if (!some || !local_program(cli, "stoa-shard", program))
+        return EXIT_OK;
+    pid_t child = fork();
+    if (child == 0) {
+        const char *argv[] = {program, "--check-rooms", cli->config ? "--config" : NULL,
+                              cli->config, NULL};
+        execv(program, (char *const *)argv);
+        fprintf(stderr, "%s: %s\n", program, strerror(errno));
+        _exit(EXIT_FAILED);
+    }
+    if (child < 0 || waitpid(child, &status, 0) != child)
+        return cli_fail(cli, "%s: %s", program, strerror(errno));
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? EXIT_OK : EXIT_FAILED;
 }
 
 static void print(struct strbuf *text)
@@ -61,6 +86,8 @@ int command_config(struct cli *cli, int argc, char **argv)
     int status = check(cli, &config);
     if (status == EXIT_OK)
         note_clear_links(cli, &config);
+    if (status == EXIT_OK && strcmp(verb, "check") == 0)
+        status = check_rooms(cli, &config);
     if (status == EXIT_OK && strcmp(verb, "show") == 0) {
         config_print(&config, cli->json, &text);
         print(&text);
