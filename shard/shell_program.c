@@ -200,6 +200,7 @@ bool program_accept(void *ctx, const struct config *fresh, struct strbuf *change
     int code = type_codes_load(&p->fresh_codes, &p->codes, fresh, &p->log, changed, why);
     if (code != ERR_OK)
         type_codes_free(&p->fresh_codes);
+    shard_refused(p->shard, code == ERR_OK ? (struct slice){0} : strbuf_slice(why));
     return code == ERR_OK;
 }
 

@@ -192,16 +192,12 @@ static bool code_load(struct type_codes *out, struct type_codes *running,
         return false;
     sha256(digest, text, size);
     bool same = old && memcmp(digest, old->digest, sizeof digest) == 0;
-    if (!same && is_open_library(running, type->handler)) {
-        strbuf_printf(why,
-                      "%s: a library that runs cannot be loaded anew: give the new one another "
-                      "name, or restart the shard",
-                      type->handler);
-        mem_free(text);
-        return false;
-    }
-    bool fine = same || code_open(&handler, type->handler, slice_of(text, size),
-                                  running ? running : out, why) == ERR_OK;
+    struct slice bytes = slice_of(text, size);
+    bool fine = same;
+    if (!same && is_open_library(running, type->handler))
+        fine = plugin_load_copy(&handler, type->handler, bytes, slice_text(""), why) == ERR_OK;
+    else if (!same)
+        fine = code_open(&handler, type->handler, bytes, running ? running : out, why) == ERR_OK;
     mem_free(text);
     if (same)
         code_borrow(out, old, type->handler);

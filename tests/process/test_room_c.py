@@ -187,3 +187,38 @@ def test_library_replaced(bin_dir):
         assert call(c, "r/get") == 7
         wait_until("the old one goes", lambda: "one.so" not in pathlib.Path(mapped).read_text())
         ann.close()
+
+
+def test_library_replaced_in_place(bin_dir):
+    """A new library under the old name is taken, too, and so is the next; one that does not load is refused, and said so."""
+    with Cluster(bin_dir) as c:
+        path = c.dir / "room.so"
+
+        def put(name):
+            shutil.copy(library(bin_dir, name), c.dir / "next.so")
+            (c.dir / "next.so").rename(path)  # what is mapped must not change under the shard
+            c.shards[0].child.send_signal(signal.SIGHUP)
+
+        def refused():
+            status, _, text = http_request(c.gateways[0].base, "GET", "/quarantine")
+            assert status == 200, text
+            return json.loads(text)["refused"]
+        shutil.copy(library(bin_dir), path)
+        c.config.write_text(c.config.read_text() + types(path))
+        for process in c.all:
+            process.stop()
+            process.start()
+        for process in c.all:
+            process.ready()
+        assert call(c, "r/add", {"by": 3}) == 3
+        for _ in range(2):
+            put("crash")  # its method `add` is none
+            wait_until("the other one", lambda: ask(c, "r/add", {"by": 1})[0] == 404)
+            put("refused/plugin_none")
+            (row,) = wait_until("the refusal", refused)
+            assert row["name"] == "shard-0" and "no symbol stoa_room_plugin" in row["why"], row
+            assert ask(c, "r/add", {"by": 1})[0] == 404
+            put("counter")
+            wait_until("the first one again", lambda: ask(c, "r/add", {"by": 0})[0] == 200)
+            assert refused() == []
+        assert call(c, "r/get") >= 3
