@@ -389,11 +389,11 @@ static void join_new(struct shard *s, struct actor *a, struct op *op)
     struct fault fault = {0};
     struct connection *c = member_create(a, op->join.session, a->next_number);
     c->joining = true;
-    c->head = op->room->head;
     c->peer = op->asker.peer;
     c->life = op->asker.life;
     if (may_join(s, c, op, &fault)) {
         a->next_number++;
+        c->head = op->room->head; /* on_close of those whose place it takes was before it */
         actor_touch(s, a);
         struct task t = {.kind = TASK_JOIN,
                          .actor = a,

@@ -219,6 +219,22 @@ START_TEST(duplicates_are_allowed_replaced_or_rejected)
 }
 END_TEST
 
+START_TEST(who_takes_a_lost_place_hears_nothing_from_before_its_connect)
+{
+    begin();
+    robot.handler.traits.on_duplicate = DUPLICATE_REPLACE;
+    ck_joined(robot_join(g, "c:1", "s1", "ann", false), 0);
+    rig_crash(rig);
+    robot.on_close = "say left";
+    robot.on_connect = "say here";
+    const struct message *joined = robot_join(g, "c:1", "s2", "ann", false);
+    ck_joined(joined, 0);
+    ck_assert_str_eq(robot_diary(), "connect:s1 close:s1:1006:recovered connect:s2");
+    ck_assert_uint_eq(joined->joined.head, 1);
+    robot_end();
+}
+END_TEST
+
 START_TEST(who_may_not_join_is_told_why)
 {
     begin();
@@ -384,6 +400,7 @@ int main(void)
                                   who_is_not_confirmed_after_a_lost_link_leaves_once,
                                   an_idle_room_leaves_memory_and_is_back_before_it_is_asked,
                                   duplicates_are_allowed_replaced_or_rejected,
+                                  who_takes_a_lost_place_hears_nothing_from_before_its_connect,
                                   who_may_not_join_is_told_why,
                                   an_on_connect_that_fails_leaves_nothing,
                                   a_frame_that_fails_costs_no_connection,
