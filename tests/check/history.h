@@ -60,8 +60,8 @@
  * in the end: what: "connect" "close" (who) "say" (who, msg) "call" (msg) "arm" (msg; due: when its
  * alarm is, by the room's clock) "alarm" (due: the room's clock). An alarm that is armed takes the
  * place of the one before
- *   {"op":"steps","t","key","at"}   the account has so many. A room without is not judged (its disk
- * is lost)
+ *   {"op":"steps","t","key","at",["due"]}   the account has so many; alarms that are due later, by
+ *       the room's clock, need not have run. A room without is not judged: its disk is lost
  *
  * THE RULES, per key. A violation is told under exactly one:
  *   H1  an acknowledged event stands at its id in the final log, or was trimmed

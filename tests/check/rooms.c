@@ -423,6 +423,9 @@ static void judge_room(const struct checker *c, const struct room *r)
                     SLICE_FMT(history_text(c->h, r->name)));
     if (r->end == NONE || r->armed == NONE || c->deadline == NONE)
         return;
+    uint64_t end = entry_at(c->h, r->end)->number;
+    if (end != 0 && entry_at(c->h, r->armed)->number > end)
+        return;
     const struct call *asked = call_find(c->h, r->name, entry_at(c->h, r->armed)->msg);
     if (asked && asked->ack != NONE && asked->ack < c->calm)
         violated(c->h, R(4), r->name, r->armed, asked->ack, "an alarm that was armed never runs");

@@ -73,7 +73,7 @@ static const struct {
     [H_HEAR] = {"hear", WHERE | B(M_AT), 0},
     [H_LEAVE] = {"leave", WHERE, 0},
     [H_STEP] = {"step", B(M_KEY) | B(M_AT) | B(M_WHAT), B(M_WHO) | B(M_MSG) | B(M_DUE)},
-    [H_STEPS] = {"steps", B(M_KEY) | B(M_AT), 0}};
+    [H_STEPS] = {"steps", B(M_KEY) | B(M_AT), B(M_DUE)}};
 static const char *const results[] = {NULL, "ack", "nack", "unknown", "timeout"};
 static const char *const states[] = {"live", "resumed", "missed"};
 static const char *const steps[] = {"connect", "close", "say", "call", "arm", "alarm"};
@@ -384,7 +384,9 @@ static void write_special(const struct history_entry *e, struct strbuf *out)
     }
     if (e->op == H_STEP)
         strbuf_printf(out, ",\"what\":\"%s\"", steps[e->what - H_DID_CONNECT]);
-    if (e->op == H_ARM || (e->op == H_STEP && (e->what == H_DID_ARM || e->what == H_DID_ALARM))) {
+    bool at_end = e->op == H_STEPS && e->number != 0;
+    if (e->op == H_ARM || at_end ||
+        (e->op == H_STEP && (e->what == H_DID_ARM || e->what == H_DID_ALARM))) {
         strbuf_put_text(out, ",\"due\":");
         strbuf_put_u64(out, e->number);
     }

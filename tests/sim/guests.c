@@ -126,6 +126,7 @@ void guests_begin(struct world *w)
                           .ctx = w};
     routes_check(w);
     made_begin(w);
+    tally_begin(w);
     w->dice.count[INTRUDER] = odd(w, 2) > 0;
     w->dice.count[IMPOSTOR] = odd(w, 2) > 0;
 }

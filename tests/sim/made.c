@@ -12,7 +12,6 @@
 
 struct run {
     unsigned steps; /* until it ends */
-    bool counts;
 };
 
 static struct world *world_of(struct handler *h)
@@ -190,20 +189,19 @@ static bool wait_begin(struct handler *h, struct context *ctx, struct fault *fau
     }
 }
 
-/* Ends, or waits for something. A counting run has counted before. */
+/* Ends, or waits for something. */
 static enum run_end go_on(struct handler *h, struct context *ctx, struct run **run,
                           struct strbuf *result, struct fault *fault)
 {
     struct run *r = *run;
-    if (!r->counts)
-        act(h, ctx);
+    act(h, ctx);
     while (r->steps > 0) {
         r->steps--;
         if (wait_begin(h, ctx, fault))
             return RUN_YIELDED;
         fault_free(fault);
     }
-    bool fails = !r->counts && odd(h, 8) == 0;
+    bool fails = odd(h, 8) == 0;
     mem_free(r);
     *run = NULL;
     if (fails) {
@@ -220,6 +218,8 @@ static enum run_end made_run(struct handler *h, struct context *ctx, void *mem,
                              struct fault *fault)
 {
     (void)mem;
+    if (tally_is(ctx))
+        return tally_run(world_of(h), ctx, what, run, result, fault);
     if (counts(ctx)) {
         if (what->phase != PHASE_CALL || !slice_is(what->method, "count"))
             return RUN_ABSENT;
@@ -243,6 +243,8 @@ static enum run_end made_resume(struct handler *h, struct context *ctx, void *me
                                 const struct wake *wake, struct strbuf *result, struct fault *fault)
 {
     (void)mem, (void)wake;
+    if (tally_is(ctx))
+        return tally_resume(world_of(h), ctx, run, result, fault);
     return go_on(h, ctx, run, result, fault);
 }
 
@@ -275,6 +277,8 @@ static bool made_identify(struct handler *h, struct slice request, struct identi
         "[\"0\",\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"10\"]"};
     if (!json_valid(request))
         world_fail(world_of(h), "identify is asked about %.*s", SLICE_FMT(request));
+    if (tally_identify(world_of(h), request, out))
+        return true;
     *out = (struct identity){.id = slice_text(ids[odd(h, 20) ? odd(h, 4) : odd(h, 6)]),
                              .tags = slice_text(tags[odd(h, 12) ? odd(h, 4) : odd(h, 9)])};
     if (odd(h, 12) == 0) {

@@ -250,10 +250,11 @@ static void counters_tell(const struct counters *c)
            (unsigned long long)c->crashes, (unsigned long long)c->commits,
            (unsigned long long)c->lost_commits, (double)c->ns / 3.6e12);
     printf("%llu messages, %llu acks (%llu duplicates recognised), %llu deliveries, %llu misses, "
-           "%llu entries judged\n",
+           "%llu entries judged, %llu steps of rooms\n",
            (unsigned long long)c->messages, (unsigned long long)c->acks,
            (unsigned long long)c->duplicates, (unsigned long long)c->deliveries,
-           (unsigned long long)c->misses, (unsigned long long)c->entries);
+           (unsigned long long)c->misses, (unsigned long long)c->entries,
+           (unsigned long long)c->steps);
     printf("faults:");
     for (unsigned i = 0; i < FAULTS; i++)
         printf("%s %s %llu", i ? "," : "", fault_name(i), (unsigned long long)c->faults[i]);

@@ -11,6 +11,7 @@
  *   guests.c   what one seed in four has besides      asks.c     what visitors ask and say
  *   wild.c     peers that are no friends              made.c     rooms with a handler
  *   truth.c    what is durable; own checks            final.c    the log as it is read at the end
+ *   tally.c    rooms that keep an account             members.c  who uses them
  *
  * Time is one heap of events; whatever happens at once happens in the order of the heap, which is a
  * function of the run so far. Processes turn a drawn time after their input, so that inputs of one
@@ -56,6 +57,9 @@
 #define CONFLATES 3
 #define TYPES_COUNT 2
 #define COUNTERS 2 /* rooms that count: made.c */
+#define TALLY_ROOMS 2
+#define MEMBERS_MAX 6
+#define CALLERS_MAX 4
 #define MADE_TEXT "{\"made\":"
 #define LOST_MAX 4
 
@@ -383,7 +387,7 @@ struct truth {
 
 struct counters {
     uint64_t events, packets, crashes, commits, lost_commits, acks, deliveries, duplicates, misses;
-    uint64_t messages, faults[FAULTS], entries, pauses, excused, ns;
+    uint64_t messages, faults[FAULTS], entries, steps, pauses, excused, ns;
     uint64_t rolled, put_back_told, put_back_untold; /* runs, readers */
 };
 
@@ -402,6 +406,8 @@ struct world {
     struct handler made;
     struct vec told[COUNTERS]; /* uint64_t: counts */
     uint64_t highest[COUNTERS];
+    struct tally *tally;     /* NULL: no guests */
+    struct members *members; /* likewise */
     struct heap events;
     struct dice dice;
     struct process processes[PROCESSES_MAX];
@@ -513,6 +519,25 @@ size_t types_of(struct world *w, struct shard_type types[TYPES_COUNT + 1]);
 void made_begin(struct world *w);
 void made_end(struct world *w);
 void made_told(struct world *w, unsigned room, uint64_t floor, struct slice body);
+
+/* tally.c: the first five are the handler's, for its rooms */
+bool tally_is(const struct context *ctx);
+bool tally_identify(struct world *w, struct slice request, struct identity *out);
+enum run_end tally_run(struct world *w, struct context *ctx, const struct invocation *what,
+                       struct run **run, struct strbuf *result, struct fault *fault);
+enum run_end tally_resume(struct world *w, struct context *ctx, struct run **run,
+                          struct strbuf *result, struct fault *fault);
+void tally_begin(struct world *w);
+void tally_end(struct world *w);
+void tally_lost(struct process *shard); /* with its disk */
+void tally_entry(struct world *w, unsigned room, struct history_entry e);
+uint64_t tally_msg(struct world *w);              /* a new one */
+void tally_failed(struct world *w, uint64_t msg); /* tried once, and told that it failed */
+void tally_final(struct world *w);                /* gives the accounts to the oracle */
+
+/* members.c */
+void members_add(struct world *w);
+void members_free(struct world *w);
 
 /* guests.c, asks.c */
 void guests_begin(struct world *w);

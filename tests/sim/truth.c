@@ -440,6 +440,7 @@ void truth_lost(struct disk *d)
 {
     struct world *w = d->process->world;
     w->lost_ns = w->now_ns;
+    tally_lost(d->process);
     for (unsigned key = 0; key < w->dice.keys; key++) {
         const struct vec *logs = &w->truth.keys[key].logs;
         for (size_t i = 0; i < logs->count; i++) {

@@ -103,6 +103,8 @@ static void world_free(struct world *w)
     readers_free(w);
     posters_free(w);
     visitors_free(w);
+    members_free(w);
+    tally_end(w);
     made_end(w);
     for (unsigned i = 0; i < COUNTERS; i++)
         vec_free(&w->told[i]);
@@ -118,13 +120,16 @@ static void world_free(struct world *w)
 static void history_judge(struct world *w)
 {
     const struct history_report *r = history_check(w->history);
+    int rule = r->kept[0].rule;
+    bool log = rule <= HISTORY_LOG_RULES;
     w->counters->entries += r->entries;
+    w->counters->steps += r->steps;
     if (r->bad[0])
         world_fail(w, "the history cannot be judged: %s", r->bad);
     else if (r->violations > 0)
-        world_fail(w, "H%d: %s (%zu violations; entries %llu %llu %llu)", r->kept[0].rule,
-                   r->kept[0].text, r->violations, (unsigned long long)r->kept[0].lines[0],
-                   (unsigned long long)r->kept[0].lines[1],
+        world_fail(w, "%c%d: %s (%zu violations; entries %llu %llu %llu)", log ? 'H' : 'R',
+                   log ? rule : rule - HISTORY_LOG_RULES, r->kept[0].text, r->violations,
+                   (unsigned long long)r->kept[0].lines[0], (unsigned long long)r->kept[0].lines[1],
                    (unsigned long long)r->kept[0].lines[2]);
 }
 
@@ -143,6 +148,7 @@ static void world_begin(struct world *w)
     readers_add(w);
     posters_add(w);
     visitors_add(w);
+    members_add(w);
     faults_begin(w);
 }
 
@@ -173,6 +179,8 @@ void world_run(uint64_t seed, bool verbose, struct history *history, struct metr
         visitors_check(w);
     if (!w->failed && !w->excused)
         final_check(w);
+    if (!w->failed && !w->excused)
+        tally_final(w);
     counters->excused += w->excused;
     counters->rolled += w->rolled;
     if (!w->failed && !w->excused && w->rolled)

@@ -269,6 +269,8 @@ static const struct {
          CALL(1) CALL(2) RESULT(1, 5) RESULT(2, 6) END CONNECTED(1, "a") CONNECTED(2, "b")
              SAID(3, "b", 1) CLOSED(4, "b") ARMED(5, 1, 90) ARMED(6, 2, 70) CLOSED(7, "a")
                  RANG(8, 70) STEPS(8)},
+    {"a room: an alarm that is due later",
+     CALL(1) RESULT(1, 1) END ARMED(1, 1, 50) "{'op':'steps','key':'r','at':1,'due':49}\n"},
     {"a room whose disk is lost", OPEN("a") HEAR("a", 1) CALL(1) RESULT(1, 2) END},
     {"two publishes at once, acks out of order",
      P(1) P(2) A(2, 2) A(1, 1) L(1, 1) L(2, 2) HEAD("0", 2)},
