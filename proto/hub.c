@@ -178,6 +178,12 @@ uint64_t hub_received_bytes(const struct hub *hub, uint32_t peer)
     return p ? p->received_bytes : 0;
 }
 
+int64_t hub_heard_ns(const struct hub *hub, uint32_t peer)
+{
+    const struct peer *p = hub_find(hub, peer);
+    return p ? p->heard_ns : 0;
+}
+
 uint32_t hub_next_up(const struct hub *hub, uint32_t after)
 {
     for (uint32_t n = after + 1; n <= hub->top_number; n++)

@@ -133,6 +133,8 @@ void hub_flush(struct hub *hub, struct tick now);
 
 bool hub_is_up(const struct hub *hub, uint32_t peer);
 const struct peer_info *hub_info(const struct hub *hub, uint32_t peer); /* NULL: never up */
+/* When the last packet of it came that counted. */
+int64_t hub_heard_ns(const struct hub *hub, uint32_t peer);
 /* Packet bytes sent to / received from the peer since its HELLO (flow control counts these). */
 uint64_t hub_sent_bytes(const struct hub *hub, uint32_t peer);
 uint64_t hub_received_bytes(const struct hub *hub, uint32_t peer);

@@ -31,7 +31,7 @@ struct connection {
     struct actor *actor;
     char session[SESSION_MAX_BYTES + 1];
     uint8_t session_size;
-    uint32_t peer, life; /* its gateway's link; 0: not confirmed since the restart */
+    uint32_t peer, life; /* its gateway's link; peer 0: not confirmed since it was lost */
     int64_t lost_ns;     /* peer 0: since when */
     uint64_t number;     /* order of acceptance in the room */
     uint64_t counter;    /* last input that was handled */

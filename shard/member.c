@@ -6,7 +6,8 @@
  *   LEAVE   on_close, and the row goes in the same commit
  *
  * Which link a connection comes by is known in memory only. When that is lost (a restart, a link)
- * the gateway says JOIN again; who is not confirmed within MEMBER_CONFIRM_MS is closed, recovered.
+ * the gateway says JOIN again; who is not confirmed within MEMBER_CONFIRM_MS is closed, recovered,
+ * and so is, at once, whose gateway has started anew (reboot.c).
  */
 #include "shard/actor.h"
 #include "shard/quarantine.h"
@@ -69,7 +70,7 @@ void member_watch(struct shard *s, struct room *room, int64_t lost_ns)
 
 void member_unconfirm(struct shard *s, struct connection *c)
 {
-    c->peer = c->life = 0;
+    c->peer = 0;
     c->lost_ns = s->now.mono_ns;
     member_watch(s, c->actor->room, c->lost_ns);
 }
@@ -198,10 +199,16 @@ static void decide_leave(struct shard *s, struct op *op)
     close_run(s, c, op, (unsigned)m->code, m->reason, m->clean != 0, false);
 }
 
+/* As long ago as can be, if it is not waited for. */
+static int64_t lost_since(const struct shard *s, const struct connection *c)
+{
+    return reboot_is_over(s, c->life) ? s->now.mono_ns - CONFIRM_NS : c->lost_ns;
+}
+
 static bool is_lost(const struct shard *s, const struct connection *c)
 {
     return c->peer == 0 && !c->joining && !c->leaving && !c->gone &&
-           c->lost_ns + CONFIRM_NS <= s->now.mono_ns;
+           lost_since(s, c) + CONFIRM_NS <= s->now.mono_ns;
 }
 
 static void lost_run(struct shard *s, struct connection *c, const struct op *op)
@@ -233,7 +240,7 @@ static void decide_confirm(struct shard *s, struct op *op)
     for (size_t i = 0; i < a->connections.count; i++) {
         const struct connection *c = VEC_AT(&a->connections, struct connection *)[i];
         if (c->peer == 0 && !c->leaving && !c->gone)
-            member_watch(s, room, c->joining ? s->now.mono_ns : c->lost_ns);
+            member_watch(s, room, c->joining ? s->now.mono_ns : lost_since(s, c));
     }
 }
 

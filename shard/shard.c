@@ -61,6 +61,8 @@ static void on_up(void *ctx, uint32_t peer, const struct peer_info *info)
     client->life = ++s->lives;
     client->granted = CREDIT_WINDOW_BYTES;
     s->clients[peer] = client;
+    if (client->role == ROLE_GATEWAY)
+        reboot_up(s, peer, info);
     shard_claim(s, peer);
 }
 
@@ -69,8 +71,10 @@ static void on_down(void *ctx, uint32_t peer)
     struct shard *s = (struct shard *)ctx;
     struct client *client = s->clients[peer];
     STOA_ASSERT(client);
-    if (client->role == ROLE_GATEWAY)
+    if (client->role == ROLE_GATEWAY) {
         deliver_client_gone(s, peer);
+        reboot_down(s, peer);
+    }
     ask_client_gone(s, peer);
     s->clients[peer] = NULL;
     deliver_client_free(s, client);
@@ -321,6 +325,7 @@ void shard_destroy(struct shard **s_p)
     heap_free(&s->confirms);
     turn_free(s);
     vec_free(&s->scratch);
+    vec_free(&s->past);
     strbuf_free(&s->encoded);
     strbuf_free(&s->row);
     strbuf_free(&s->refused);

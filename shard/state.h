@@ -43,9 +43,21 @@ struct client {
     uint32_t life;
     uint16_t round;    /* of complete lists (SUBSYNC full) */
     bool listing;      /* in the middle of one */
+    int64_t since_ns;  /* gateways: when this boot of it was first heard, as far as known */
     uint64_t granted;  /* packet bytes that it takes since HELLO */
     struct vec dirty;  /* struct room *: RESYNC is due; room->dirty_refs counts it */
     struct vec parked; /* struct parked: pages that wait for credit */
+};
+
+/* A gateway's link that is down, while its connections may be waited for. */
+struct past {
+    uint32_t life; /* of the link */
+    uint64_t boot;
+    int64_t since_ns; /* client.since_ns */
+    int64_t heard_ns; /* its last word */
+    int64_t lost_ns;
+    bool over; /* another boot has taken its place */
+    char name[65];
 };
 
 struct parked {
@@ -192,6 +204,7 @@ struct shard {
 
     struct client *clients[PEERS_MAX + 1]; /* owned; NULL: not up */
     uint32_t lives;
+    struct vec past; /* struct past */
 
     uint64_t next_lsn;
     int64_t class_floor_ts[STORE_CLASSES]; /* messages first sent by then are stale, if unknown */
@@ -262,6 +275,12 @@ bool slot_owned(const struct shard *s, uint16_t slot);
 /* The message's slot if this shard serves it; else the code to refuse with. A higher epoch than
  * ours fences the slot: we stop serving it. */
 enum nack_code slot_check(struct shard *s, const struct message *m, uint16_t *slot);
+
+/* ---- reboot.c ---- */
+void reboot_up(struct shard *s, uint32_t peer, const struct peer_info *info); /* a gateway is */
+void reboot_down(struct shard *s, uint32_t peer); /* and what came by it is unconfirmed */
+/* Whether nobody will confirm what came by this link. */
+bool reboot_is_over(const struct shard *s, uint32_t life);
 
 /* ---- rate.c ---- */
 /* Takes `n` of what the room may get, within its turn. Else *retry_ms says when it may be asked

@@ -179,3 +179,53 @@ def test_slow_reader(bin_dir):
                     pass
         wait_until("the gateway holds back", lambda: c.gateways[0].metric("stoa_lagging_sockets") > 0)
         assert [slow.recv_json(timeout=60)["n"] for _ in range(count)] == list(range(count))
+
+
+LEAVERS = """#!room name=leavers api=1
+local M = {}
+
+function M.identify(req)
+  return { id = req.query.id }
+end
+
+function M.on_connect(ctx)
+  ctx.connection:send { hello = ctx.connection.id }
+end
+
+function M.on_close(ctx, info)
+  local left = ctx:recall() or {}
+  table.insert(left, { ctx.connection.id, info.code, info.clean, info.recovered })
+  ctx:save(left)
+end
+
+return M
+"""
+
+
+def test_gateway_starts_anew(bin_dir):
+    """Two gateways are killed and one is started again: what it had ends, once, while the other's is still waited for, although
+    that joined first. What the new process has is another thing."""
+    with tempfile.TemporaryDirectory(prefix="stoa-room-") as folder:
+        path = pathlib.Path(folder) / "leavers.lua"
+        path.write_text(LEAVERS)
+        with Cluster(bin_dir, gateways=3, extra=f"types: {{ leavers: {{ handler: {path} }} }}\n") as c:
+            def join(number, who):
+                one = WebSocket(c.gateways[number].base, f"/ws/leavers/r?id={who}")
+                assert one.recv_json() == {"hello": who}
+                return one
+
+            def ask(what):
+                return json.loads(http_request(c.gateways[2].base, "GET", f"/api/leavers/r/{what}")[2])
+            sockets = [join(1, "waited"), join(0, "ann"), join(0, "bob"), join(2, "here")]
+            for number in (0, 1):
+                c.gateways[number].kill(signal.SIGKILL)
+            c.gateways[0].start().ready()
+            wait_until("those of the killed process have left", lambda: ask("state") and len(ask("state")) >= 2)
+            assert ask("state") == [["ann", 1006, False, True], ["bob", 1006, False, True]], ask("state")
+            sockets.append(join(0, "ann"))
+            assert [row["id"] for row in ask("connections")] == ["waited", "here", "ann"]
+            assert "shard.gateway_replaced" in c.shards[0].log_path.read_text()
+            c.gateways[1].start().ready()
+            wait_until("the other's has left, too", lambda: len(ask("state")) == 3)
+            assert ask("state")[2] == ["waited", 1006, False, True], ask("state")
+            assert [row["id"] for row in ask("connections")] == ["here", "ann"]

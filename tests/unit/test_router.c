@@ -2,6 +2,8 @@
  * answer. */
 #include "router_net.h"
 
+#include "router/router_internal.h"
+
 static unsigned owner_of(const char *key)
 {
     unsigned owner = slot_of(slice_text(key), SEED) / (SLOT_COUNT / N_SHARDS);

@@ -390,6 +390,101 @@ START_TEST(another_handler_begins_anew_and_keeps_the_connections)
 }
 END_TEST
 
+#define DEAD_MS 3500 /* a link that is silent for so long is down; far less than a confirmation */
+
+/* Killed, and there again later: nobody waits for what it had, and what the new one has stays. */
+START_TEST(a_gateway_that_starts_anew_ends_its_connections)
+{
+    begin();
+    struct rig_client *other = rig_connect(rig, ROLE_GATEWAY);
+    (void)robot_join(g, "c:1", "s1", "ann", false);
+    (void)robot_join(g, "c:2", "s2", "ann", false);
+    (void)robot_join(other, "c:1", "o1", "bob", false);
+    (void)robot_diary();
+    rig_kill(g);
+    rig_wait(rig, 11000); /* c:2 leaves memory, its connection unconfirmed */
+    ck_assert_str_eq(robot_diary(), "");
+    struct rig_client *anew = rig_namesake(g);
+    rig_pump(rig);
+    ck_assert_str_eq(robot_diary(), "close:s1:1006:recovered close:s2:1006:recovered");
+    (void)robot_join(anew, "c:1", "n1", "ann", false);
+    rig_wait(rig, 60000);
+    ck_assert_str_eq(robot_connections(anew, "c:1", ""),
+                     "[{\"id\":\"bob\",\"tags\":[\"t\"],\"state\":{\"n\":1}},"
+                     "{\"id\":\"ann\",\"tags\":[\"t\"],\"state\":{\"n\":1}}]");
+    robot_end();
+}
+END_TEST
+
+/* The new one is there before the silence of the old one is noticed. */
+START_TEST(a_gateway_that_starts_anew_at_once)
+{
+    begin();
+    (void)robot_join(g, "c:1", "s1", "ann", false);
+    (void)robot_diary();
+    rig_kill(g);
+    rig_wait(rig, 500);
+    struct rig_client *anew = rig_namesake(g);
+    (void)robot_join(anew, "c:1", "n1", "ann", false);
+    ck_assert_str_eq(robot_diary(), "connect:n1");
+    rig_wait(rig, DEAD_MS);
+    ck_assert_str_eq(robot_diary(), "close:s1:1006:recovered");
+    rig_wait(rig, 60000);
+    ck_assert_str_eq(robot_diary(), "");
+    robot_input(anew, "c:1", "n1", 1, "say x");
+    rig_pump(rig);
+    ck_assert_str_eq(robot_diary(), "event:n1");
+    robot_end();
+}
+END_TEST
+
+/* Two that live under one name: when one is cut off, it is waited for. */
+START_TEST(namesakes_that_live_are_two)
+{
+    begin();
+    struct rig_client *other = rig_namesake(g);
+    rig_wait(rig, 2000); /* both are heard */
+    (void)robot_join(g, "c:1", "s1", "ann", false);
+    (void)robot_diary();
+    rig_kill(g);
+    rig_wait(rig, DEAD_MS);
+    rig_disconnect(other);
+    other = rig_namesake(other); /* a third, begun after the last word of both */
+    rig_pump(rig);
+    ck_assert_str_eq(robot_diary(), "close:s1:1006:recovered");
+    robot_end();
+    begin();
+    other = rig_namesake(g);
+    rig_wait(rig, 2000);
+    (void)robot_join(g, "c:1", "s1", "ann", false);
+    (void)robot_diary();
+    rig_kill(g);
+    rig_wait(rig, DEAD_MS + 8000);
+    ck_assert_str_eq(robot_diary(), "");
+    rig_wait(rig, 10000);
+    ck_assert_str_eq(robot_diary(), "close:s1:1006:recovered");
+    robot_end();
+}
+END_TEST
+
+/* More connections than one op ends. */
+START_TEST(many_connections_end_at_once)
+{
+    char name[16];
+    begin();
+    for (int i = 0; i < 600; i++) {
+        snprintf(name, sizeof name, "s%d", i);
+        (void)robot_join(g, "c:1", name, name, false);
+    }
+    rig_kill(g);
+    rig_wait(rig, DEAD_MS);
+    struct rig_client *anew = rig_namesake(g);
+    rig_pump(rig);
+    ck_assert_str_eq(robot_connections(anew, "c:1", ""), "[]");
+    robot_end();
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {a_connection_joins_speaks_and_leaves,
@@ -407,6 +502,10 @@ int main(void)
                                   a_turn_without_space_leaves_nothing,
                                   broadcasts_are_for_those_who_were_there,
                                   broadcasts_crowd_out_nothing_that_is_retained,
-                                  another_handler_begins_anew_and_keeps_the_connections};
+                                  another_handler_begins_anew_and_keeps_the_connections,
+                                  a_gateway_that_starts_anew_ends_its_connections,
+                                  a_gateway_that_starts_anew_at_once,
+                                  namesakes_that_live_are_two,
+                                  many_connections_end_at_once};
     return rig_run("shard_actor", tests, sizeof tests / sizeof *tests);
 }

@@ -169,16 +169,19 @@ void rig_destroy(struct rig *rig)
     ck_assert_uint_eq(buf_alive(), 0);
 }
 
-struct rig_client *rig_dial(struct rig *rig, enum role role)
+static struct rig_client *dial_as(struct rig *rig, enum role role, const char *name)
 {
+    static const char *const names[] = {"client-0", "client-1", "client-2", "client-3",
+                                        "client-4", "client-5", "client-6", "client-7"};
     size_t i = 0;
     while (rig->clients[i].hub)
         i++;
     ck_assert_uint_lt(i, RIG_CLIENTS);
     struct rig_client *c = &rig->clients[i];
-    *c = (struct rig_client){.rig = rig, .role = role, .connected = true};
+    c[0] = (struct rig_client){
+        .rig = rig, .role = role, .name = name ? name : names[i], .connected = true};
     struct hub_self self = {
-        .role = role, .boot = 100 + i, .cluster = CLUSTER, .name = "client", .version = "test"};
+        .role = role, .boot = 100 + i, .cluster = CLUSTER, .name = c->name, .version = "test"};
     struct hub_handler handler = {
         .ctx = c, .on_up = on_up, .on_down = on_down, .on_message = on_message};
     struct hub_ports ports = {.ctx = c, .send = client_send};
@@ -187,6 +190,22 @@ struct rig_client *rig_dial(struct rig *rig, enum role role)
     hub_connected(c->hub, 1, rig->now);
     rig_pump(rig);
     return c;
+}
+
+struct rig_client *rig_dial(struct rig *rig, enum role role)
+{
+    return dial_as(rig, role, NULL);
+}
+
+void rig_kill(struct rig_client *c)
+{
+    c->dead = c->deaf = true;
+    c->connected = false;
+}
+
+struct rig_client *rig_namesake(const struct rig_client *c)
+{
+    return dial_as(c->rig, c->role, c->name);
 }
 
 struct rig_client *rig_connect(struct rig *rig, enum role role)
@@ -208,7 +227,7 @@ void rig_disconnect(struct rig_client *c)
 void rig_feed(struct rig *rig)
 {
     for (size_t i = 0; i < RIG_CLIENTS; i++) {
-        if (rig->clients[i].hub)
+        if (rig->clients[i].hub && !rig->clients[i].dead)
             hub_flush(rig->clients[i].hub, rig->now);
     }
     shard_tick(rig->shard, rig->now);
@@ -235,7 +254,7 @@ static bool clients_receive(struct rig *rig)
         }
         if (!client->deaf)
             client->inbox.count = 0;
-        if (client->hub) {
+        if (client->hub && !client->dead) {
             hub_tick(client->hub, rig->now);
             hub_flush(client->hub, rig->now);
         }

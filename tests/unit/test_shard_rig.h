@@ -33,7 +33,9 @@ struct rig_client {
     struct vec inbox; /* struct buf *: packets on the way to it */
     struct vec got;   /* struct got */
     uint64_t last_cid;
+    const char *name;
     bool deaf; /* what the shard sends stays in the inbox */
+    bool dead; /* and it says nothing, not even goodbye */
     bool connected;
 };
 
@@ -83,6 +85,9 @@ void rig_start(struct rig *rig); /* starts one; connects the clients that were *
 struct rig_client *rig_dial(struct rig *rig, enum role role); /* up or refused */
 struct rig_client *rig_connect(struct rig *rig, enum role role);
 void rig_disconnect(struct rig_client *c);
+void rig_kill(struct rig_client *c);
+/* Another process of its name. */
+struct rig_client *rig_namesake(const struct rig_client *c);
 /* Moves packets and runs turns until nothing moves. */
 void rig_pump(struct rig *rig);
 /* Only the way to the shard: nothing is decided yet. */
