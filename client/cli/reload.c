@@ -1,11 +1,15 @@
 /* SHELL. stoa reload: asks the processes of a local cluster to read their configuration anew, and
- * tells what they made of it. Each one's answer is the line that it writes into its log, so that is
- * waited for: behind what the log held before the request. */
+ * tells what they made of it. What a shard would refuse is found out before anybody is asked, by
+ * running its program as it was started, only to check: processes do not wait for each other, and
+ * a gateway would take what the shards do not. Each one's answer is the line that it writes into
+ * its log, so that is waited for: behind what the log held before the request. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,10 +21,13 @@
 #define TURN_MS 20
 #define LOG_MAX_BYTES (1 << 20) /* of one process, since the request */
 #define NOTE_MAX_BYTES (1 << 16)
+#define CHECK_WITHIN_S 60
+#define WORDS_MAX 512 /* of a command line, of an environment */
 
 struct answer {
     char log[4352]; /* path */
     char name[32];
+    long pid;   /* 0: it does not run */
     off_t from; /* size of the log before the request */
     bool heard, refused;
 };
@@ -116,6 +123,10 @@ static size_t read_note(const struct local *l, struct answer answers[LOCAL_PROCE
         struct answer *a = &answers[n++];
         *a = (struct answer){0};
         snprintf(a->name, sizeof a->name, "%s", strbuf_cstr(&name));
+        struct json_value pid = json_get(it.value.raw, "pid");
+        char digits[24];
+        snprintf(digits, sizeof digits, "%.*s", SLICE_FMT(pid.raw));
+        a->pid = pid.type == JSON_NUMBER ? strtol(digits, NULL, 10) : 0;
         snprintf(a->log, sizeof a->log, "%s/logs/%s.log", l->data, a->name);
         a->from = stat(a->log, &st) == 0 ? st.st_size : 0;
     }
@@ -123,6 +134,108 @@ static size_t read_note(const struct local *l, struct answer answers[LOCAL_PROCE
     strbuf_free(&path);
     strbuf_free(&name);
     return n;
+}
+
+/* ---- before anybody is asked ---- */
+
+/* /proc/PID/WHAT, a list of words that end with NUL, and pointers to them. */
+static bool words_read(long pid, const char *what, struct strbuf *text, char *words[WORDS_MAX],
+                       size_t *n)
+{
+    char path[64];
+    *n = 0;
+    snprintf(path, sizeof path, "/proc/%ld/%s", pid, what);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = -1;
+    while (fd >= 0 && text->size < LOG_MAX_BYTES &&
+           (size = read(fd, strbuf_reserve(text, NOTE_MAX_BYTES), NOTE_MAX_BYTES)) > 0)
+        strbuf_commit(text, (size_t)size);
+    if (fd >= 0)
+        close(fd);
+    if (size != 0)
+        return false;
+    strbuf_put_byte(text, '\0');
+    for (size_t at = 0; at + 1 < text->size && *n + 2 < WORDS_MAX;) {
+        words[(*n)++] = (char *)text->data + at;
+        at += strlen((char *)text->data + at) + 1;
+    }
+    words[*n] = NULL;
+    return true;
+}
+
+/* In the child. */
+static _Noreturn void check_run(long pid, char **argv, char **environment, int out)
+{
+    char here[64];
+    snprintf(here, sizeof here, "/proc/%ld/cwd", pid);
+    alarm(CHECK_WITHIN_S); /* a library's own code runs when it is loaded */
+    if (chdir(here) == 0 && dup2(out, STDOUT_FILENO) >= 0 && dup2(out, STDERR_FILENO) >= 0)
+        execve(argv[0], argv, environment);
+    dprintf(out, "%s: %s", argv[0], strerror(errno));
+    _exit(EXIT_FAILED);
+}
+
+/* Runs the process's program once more, as it was started, to load the configuration and all code
+ * of rooms. False: that is refused, with the reason. */
+static bool check(long pid, struct strbuf *why)
+{
+    static char check_word[] = "--check-rooms";
+    struct strbuf command = {0}, environment = {0};
+    char *argv[WORDS_MAX], *envp[WORDS_MAX];
+    size_t n_argv, n_envp;
+    int ends[2], status = 0;
+    bool fine = true;
+    if (words_read(pid, "cmdline", &command, argv, &n_argv) && n_argv > 0 &&
+        words_read(pid, "environ", &environment, envp, &n_envp) && pipe(ends) == 0) {
+        argv[n_argv++] = check_word;
+        argv[n_argv] = NULL;
+        pid_t child = fork();
+        if (child == 0)
+            check_run(pid, argv, envp, ends[1]);
+        close(ends[1]);
+        ssize_t n;
+        while (why->size < NOTE_MAX_BYTES &&
+               (n = read(ends[0], strbuf_reserve(why, 4096), 4096)) > 0)
+            strbuf_commit(why, (size_t)n);
+        close(ends[0]);
+        fine = child < 0 || waitpid(child, &status, 0) != child || status == 0;
+        if (!fine && WIFSIGNALED(status))
+            strbuf_printf(why, "the check was ended by signal %d", WTERMSIG(status));
+    }
+    strbuf_free(&command);
+    strbuf_free(&environment);
+    return fine;
+}
+
+static int refuse(const struct cli *cli, struct strbuf *why)
+{
+    static const char program[] = "stoa-shard: ";
+    while (why->size > 0 && why->data[why->size - 1] == '\n')
+        why->size--;
+    size_t from =
+        why->size > sizeof program - 1 && memcmp(why->data, program, sizeof program - 1) == 0
+            ? sizeof program - 1
+            : 0;
+    for (size_t i = from; i < why->size; i++)
+        if (why->data[i] == '\n')
+            why->data[i] = ';';
+    return cli_fail(cli, "nothing was applied: %s", strbuf_cstr(why) + from);
+}
+
+/* EXIT_OK: the shards will take it. */
+static int check_first(const struct cli *cli, const struct answer *answers, size_t n)
+{
+    struct strbuf why = {0};
+    int status = EXIT_OK;
+    for (size_t i = 0; i < n; i++) {
+        if (answers[i].pid == 0 || strncmp(answers[i].name, "shard", 5) != 0)
+            continue;
+        if (!check(answers[i].pid, &why))
+            status = refuse(cli, &why);
+        break; /* they all load the same */
+    }
+    strbuf_free(&why);
+    return status;
 }
 
 /* An exit code, after telling what the processes answered. */
@@ -140,7 +253,11 @@ static int tell(const struct cli *cli, const struct answer *answers, size_t n,
                 strbuf_put_text(&why, "; ");
             else
                 strbuf_put_byte(&why, refused->data[i]);
-        cli_fail(cli, "nothing was applied: %s", strbuf_cstr(&why));
+        bool all = true;
+        for (size_t i = 0; i < n; i++)
+            all = all && answers[i].refused;
+        cli_fail(cli, "%s: %s", all ? "nothing was applied" : "not everybody has taken it",
+                 strbuf_cstr(&why));
         strbuf_free(&why);
         return EXIT_FAILED;
     }
@@ -163,6 +280,9 @@ int command_reload(struct cli *cli, int argc, char **argv)
         return cli_fail(cli, "no cluster runs on %s; elsewhere send SIGHUP to each process",
                         l.data);
     size_t n = read_note(&l, answers), heard = 0;
+    status = check_first(cli, answers, n);
+    if (status != EXIT_OK)
+        return status;
     if (kill(pid, SIGHUP) != 0)
         return cli_fail(cli, "cannot reach pid %ld: %s", (long)pid, strerror(errno));
     struct strbuf changed = {0}, refused = {0};

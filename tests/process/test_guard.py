@@ -4,9 +4,10 @@ import contextlib
 import json
 import pathlib
 import signal
+import tempfile
 
-from cluster import Cluster, wait_until
-from test_surface_cli import stoa_of
+from cluster import Cluster, free_port, monitor_get, wait_until
+from test_surface_cli import Stoa, local_cluster, stoa_of
 from wire import Refused, WebSocket, http_request
 
 NOISY = """#!room name=noisy api=1
@@ -152,7 +153,6 @@ def test_quiet_rooms_go_on(bin_dir):
 
 
 def metrics(process):
-    from cluster import monitor_get
     return monitor_get(process.monitor, "/metrics")[1]
 
 
@@ -252,3 +252,27 @@ def test_killed_from_outside(bin_dir):
             shard.start().ready()
             assert ask(c, "bad:b", "count") == (200, 1)
         assert quarantined(c) == {}
+
+
+def test_reload_is_whole(bin_dir):
+    """What a shard would refuse is not taken by the others either; the reason has file and line; then it is taken."""
+    with tempfile.TemporaryDirectory(prefix="stoa-reload-") as name:
+        folder, port = pathlib.Path(name), free_port()
+        stoa = Stoa(bin_dir, cwd=folder, STOA_SERVER=f"http://127.0.0.1:{port}")
+        room, config = folder / "room.lua", folder / "stoa.yaml"
+        room.write_text('#!room name=r api=1\nreturn { rpc = { f = function() return 1 end } }\n')
+        text = f"gateway: {{ listen: 127.0.0.1:{port} }}\ntypes: {{ r: {{ handler: {room} }} }}\n"
+        config.write_text(text)
+
+        def origin():
+            return http_request(("127.0.0.1", port), "GET", "/log?key=a", headers={"Origin": "https://app.example"})[0]
+        with local_cluster(stoa, "d", "--shards", "1"):
+            assert stoa.out("room", "call", "r:1", "f") == "1\n" and origin() == 403
+            room.write_text('#!room name=r api=1\nreturn { rpc = { f = function() return 2 end }\n')
+            config.write_text(text.replace("gateway: {", "gateway: { origins: ['https://app.example'],"))
+            ran = stoa("reload", "--data", "d", status=1)
+            assert ran.stderr.startswith("stoa reload: nothing was applied: ") and "room.lua:" in ran.stderr, ran.stderr
+            assert origin() == 403 and stoa.out("room", "call", "r:1", "f") == "1\n"
+            room.write_text('#!room name=r api=1\nreturn { rpc = { f = function() return 2 end } }\n')
+            assert "gateway.origins" in stoa.out("reload", "--data", "d")
+            assert origin() == 200 and stoa.out("room", "call", "r:1", "f") == "2\n"
