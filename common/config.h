@@ -34,6 +34,7 @@ struct config_type { /* types.<name> */
     struct config_list headers;        /* that the handler's identify sees besides the usual ones */
     double rate_connection, rate_room; /* a second; 0: no limit */
     char *rate_over;                   /* "close", "drop" */
+    bool presence;                     /* its rooms tell who is there */
 };
 
 struct config_peer { /* cluster.peers[]: who may be what; several of a key add up */

@@ -64,7 +64,7 @@ const struct field config_fields[] = {
     {"types.*.max_connections", FIELD_UNSIGNED, IN_TYPE(max_connections), NULL, "of a room; default: the handler's, else 32768", NULL, NULL, 1, ROOM_CONNECTIONS_MAX, false, true},
     {"types.*.max_connection_state", FIELD_SIZE, IN_TYPE(max_connection_state), NULL, "JSON text of a connection's state; default: the handler's, else 2KiB", NULL, NULL, 1, CONNECTION_STATE_MAX_BYTES, false, true},
     {"types.*.headers", FIELD_LIST, IN_TYPE(headers), NULL, "that the handler's identify sees besides origin, user-agent and accept-language", NULL, NULL, 0, 0, false, true},
-    LATER("types.*.presence", "who is there"),
+    {"types.*.presence", FIELD_BOOL, IN_TYPE(presence), "false", "its rooms tell who is there, a member being a connection id; needs a handler, which says who a connection is", NULL, NULL, 0, 0, false, true},
     {"types.*.rate.connection", FIELD_RATE, IN_TYPE(rate_connection), "0", "what one socket says to one room, \"20/s\", in bursts of a second's worth; 0: no limit", NULL, NULL, 0, RATE_MAX, false, true},
     {"types.*.rate.room", FIELD_RATE, IN_TYPE(rate_room), "0", "all that comes to one room; 0: no limit", NULL, NULL, 0, RATE_MAX, false, true},
     {"types.*.rate.over", FIELD_TEXT, IN_TYPE(rate_over), "close", "a raw frame over a rate: close (1008) or drop; what can be answered is told 429", "close|drop", NULL, 0, 0, false, true},

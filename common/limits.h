@@ -65,6 +65,7 @@
 #define PUBLISH_TIMEOUT_MS 10000 /* HTTP publish without an answer: 504 */
 #define UPGRADE_TIMEOUT_MS 10000
 #define PING_INTERVAL_MS 25000
+#define PING_WATCHED_INTERVAL_MS 5000 /* in rooms that tell who is there */
 #define SSE_COMMENT_INTERVAL_MS 15000
 #define BAD_FRAMES_MAX 20
 #define LOG_LIMIT_DEFAULT 100

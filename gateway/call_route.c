@@ -44,7 +44,7 @@ static struct room_call *room_call_of(struct call *call)
 
 static bool only_reads(enum call_verb verb)
 {
-    return verb == VERB_STATE || verb == VERB_CONNECTIONS;
+    return verb == VERB_STATE || verb == VERB_CONNECTIONS || verb == VERB_PRESENCE;
 }
 
 /* ---- one call's memory ---- */
@@ -452,6 +452,11 @@ void route_room_connections(struct exchange *x)
     else
         room_call_route(x, VERB_CONNECTIONS, strbuf_slice(&tag), nothing);
     strbuf_free(&tag);
+}
+
+void route_room_presence(struct exchange *x)
+{
+    room_call_route(x, VERB_PRESENCE, nothing, nothing);
 }
 
 void route_room_method(struct exchange *x, struct slice raw)

@@ -7,6 +7,7 @@
  *   call          anything with a cid that a router or shard will answer
  *   waiter        an HTTP request that is answered later
  *   member        a subscription's place in a room with a handler
+ *   presence      what a subscription that asked for it was told of who is there
  *
  * Ownership: the gateway owns sessions and rooms (maps), a session owns its subscriptions, a room
  * its pulls, `calls` borrows what is in flight. */
@@ -149,7 +150,8 @@ struct start {
     enum start_kind kind;
     struct position after;
     uint64_t last;
-    bool whole; /* conflated events too, not just the newest of each value */
+    bool whole;    /* conflated events too, not just the newest of each value */
+    bool presence; /* it is to be told who is there */
 };
 
 enum sub_state { SUBS_WAITING, SUBS_CATCHUP, SUBS_LIVE, SUBS_LAGGING };
@@ -168,7 +170,17 @@ struct subscription {
     bool astray;         /* holds what the room has lost, and was not told */
     bool pinned;         /* START_LIVE, and `pos` is where it begins */
     bool whole;          /* catches up by every event */
-    struct member *member; /* NULL: a key without a handler, or a reader */
+    struct member *member;     /* NULL: a key without a handler, or a reader */
+    struct presence *presence; /* owned; NULL: did not ask for it */
+};
+
+/* ---- presence (presence.c) ---- */
+struct presence {
+    struct strbuf list; /* what the shard said of the members; empty: told, or still to come */
+    struct position at; /* as of here: what comes behind it is told by items */
+    bool wanted;        /* the list is to be asked for, or under way */
+    bool asked;         /* by the latest JOIN */
+    bool known;         /* `at` means something */
 };
 
 /* ---- members (member.c) ---- */
@@ -530,6 +542,7 @@ void member_leave(struct gateway *g, struct subscription *sub, unsigned code, st
                   bool clean);
 void member_settled(struct gateway *g, struct member *mb); /* its room is */
 void member_unown(struct gateway *g, struct member *mb);   /* its room has no shard */
+void member_again(struct gateway *g, struct member *mb);   /* joined: says JOIN once more */
 /* Whether items behind this position are for it even if they come from the log. */
 bool member_owed(const struct member *mb, struct position after);
 /* Whether the gateway answers this text itself, and with what. */
@@ -544,6 +557,21 @@ void member_on_close(struct gateway *g, uint32_t peer, const struct message *m);
 void member_turn(struct gateway *g); /* behind the fan-out: those that are to end */
 void member_init(struct gateway *g);
 void member_validate(const struct gateway *g);
+
+/* ---- presence.c ---- */
+void presence_open(struct subscription *sub);
+void presence_free(struct subscription *sub);
+void presence_encode(struct strbuf *out, struct slice quoted_key, const struct event *e);
+/* Whether an item of presence is for it. */
+bool presence_is_for(const struct subscription *sub, const struct pack_source *source,
+                     uint64_t seq);
+/* Whether the members are to be told before what is behind `reached`; then presence_tell. */
+bool presence_due(const struct subscription *sub, struct position reached);
+void presence_tell(struct gateway *g, const struct subscription *sub);
+void presence_reach(struct gateway *g, const struct subscription *sub); /* its `pos` moved */
+/* False: the subscription has ended. */
+bool presence_joined(struct gateway *g, struct subscription *sub, const struct msg_joined *j);
+void presence_missed(struct gateway *g, struct subscription *sub); /* `pos` jumped a gap */
 
 /* ---- session_v1.c ---- */
 /* The room has refused it: ends the subscription. */
@@ -642,6 +670,7 @@ bool type_declared(const struct gateway *g, struct slice type);
 const struct gateway_type *type_of_key(const struct gateway *g, struct slice key);
 /* The type of the key if its rooms have a handler, else NULL. */
 const struct gateway_type *type_with_handler(const struct gateway *g, struct slice key);
+bool type_presence(const struct gateway *g, struct slice key); /* it counts members */
 /* Raw socket or event stream of x->key, a key of the type `events`: other types have rules of
  * their own, which only routes that serve them know. */
 void route_events(struct exchange *x);
@@ -658,6 +687,7 @@ void route_room_broadcast(struct exchange *x);   /* as above */
 void route_room_alarm(struct exchange *x);       /* as above */
 void route_room_state(struct exchange *x);       /* as above */
 void route_room_connections(struct exchange *x); /* as above */
+void route_room_presence(struct exchange *x);    /* as above, and it counts members */
 void route_room_method(struct exchange *x, struct slice raw);
 void route_keys(struct exchange *x);
 void route_status(struct exchange *x);

@@ -61,6 +61,8 @@ static bool is_for(const struct packs *p, const struct subscription *sub, const 
 {
     const struct member *mb = sub->member;
     struct position before = {p->source.epoch, e->seq - 1};
+    if ((e->flags & EVENT_PRESENCE) && !presence_is_for(sub, &p->source, e->seq))
+        return false;
     if ((e->flags & EVENT_TRANSIENT) && !p->live && !member_owed(mb, before))
         return false;
     if (e->filter.size == 0)
@@ -121,11 +123,10 @@ static void picky_write(struct gateway *g, struct packs *p, const struct subscri
     metric_add(g->m.deliveries, count);
 }
 
-void packs_write(struct gateway *g, struct packs *p, const struct subscription *sub, size_t from,
-                 size_t to)
+static void part_write(struct gateway *g, struct packs *p, const struct subscription *sub,
+                       size_t from, size_t to)
 {
     unsigned dialect = sub->session->dialect->index;
-    STOA_ASSERT(from < to && to <= p->count);
     if (p->picky) {
         picky_write(g, p, sub, from, to);
         return;
@@ -135,6 +136,25 @@ void packs_write(struct gateway *g, struct packs *p, const struct subscription *
     const size_t *offsets = g->offsets[dialect];
     session_write(g, sub->session, p->of[dialect], offsets[from], offsets[to] - offsets[from]);
     metric_add(g->m.deliveries, to - from);
+}
+
+void packs_write(struct gateway *g, struct packs *p, const struct subscription *sub, size_t from,
+                 size_t to)
+{
+    STOA_ASSERT(from < to && to <= p->count);
+    size_t cut = to;
+    if (sub->presence && sub->presence->list.size > 0)
+        for (cut = from; cut < to; cut++)
+            if (presence_due(sub, (struct position){p->source.epoch, p->events[cut].seq - 1}))
+                break;
+    if (cut == to) {
+        part_write(g, p, sub, from, to);
+        return;
+    }
+    if (cut > from)
+        part_write(g, p, sub, from, cut);
+    presence_tell(g, sub);
+    part_write(g, p, sub, cut, to);
 }
 
 void packs_end(struct packs *p)
@@ -169,7 +189,7 @@ void fanout_push(struct gateway *g, struct room *room, const struct event_item *
                                                     .filter = item->filter,
                                                     .packet = buf_ref(packet)};
     room->events_bytes += item->payload.size;
-    room->filtered |= item->filter.size > 0;
+    room->filtered |= item->filter.size > 0 || (item->flags & EVENT_PRESENCE);
     if (list_empty(&room->dirty))
         list_push_back(&g->rooms_dirty, &room->dirty);
     if (room->events_bytes >= FANOUT_MAX_BYTES)
@@ -250,6 +270,7 @@ void fanout_flush(struct gateway *g, struct room *room)
             continue;
         packs_write(g, &packs, sub, skip, room->n_events);
         sub->pos = room_position(room);
+        presence_reach(g, sub);
     }
     packs_end(&packs);
     observe_delays(g, room);

@@ -41,6 +41,9 @@ struct gateway_ports {
     /* Stops reading a WebSocket, or goes on. NULL: the program cannot; then a socket whose room
      * does not keep up is closed sooner. */
     void (*pause)(void *ctx, uint64_t client, bool paused);
+    /* From now on the end of this WebSocket, or of what an upgrade makes of this request, is to be
+     * noticed sooner: PING_WATCHED_INTERVAL_MS. NULL: the program notices by other means. */
+    void (*watch)(void *ctx, uint64_t client);
 };
 
 struct gateway_type { /* types of the configuration; borrowed */

@@ -228,6 +228,17 @@ static void port_pause(void *ctx, uint64_t id, bool paused)
         socket_pause(c, paused);
 }
 
+static void port_watch(void *ctx, uint64_t id)
+{
+    struct io *io = ctx;
+    struct client *c = client_find(io, id);
+    if (!c || c->watched || c->doomed || c->closing)
+        return;
+    c->watched = true;
+    if (c->state == CLIENT_SOCKET && c->established)
+        socket_watch(io, c);
+}
+
 struct gateway_ports io_ports(struct io *io)
 {
     return (struct gateway_ports){
@@ -238,6 +249,7 @@ struct gateway_ports io_ports(struct io *io)
         .write = port_write,
         .close = port_close,
         .pause = port_pause,
+        .watch = port_watch,
     };
 }
 

@@ -68,6 +68,7 @@ struct client {
     bool closing : 1;      /* nothing more is written after what is queued */
     bool held : 1;         /* libwebsockets keeps the rest of a write */
     bool heard : 1;        /* something came since the last ping */
+    bool watched : 1;      /* pinged more often */
     bool established : 1;
     bool announced : 1;  /* gateway_established was called */
     bool paused : 1;     /* a WebSocket that is not read: the core takes no more of it */
@@ -187,6 +188,7 @@ size_t socket_write(struct io *io, struct client *c, struct buf *bytes, size_t o
 void socket_close(struct io *io, struct client *c, unsigned code, struct slice reason);
 void socket_kill(struct io *io, struct client *c);
 void socket_pause(struct client *c, bool paused);
+void socket_watch(struct io *io, struct client *c); /* established, and watched since now */
 void socket_expired(struct io *io, struct client *c);
 
 /* io_limits.c */

@@ -323,6 +323,18 @@ bool socket_speaks(const char *subprotocol)
     return subprotocol == NULL;
 }
 
+static int64_t ping_interval(const struct client *c)
+{
+    return c->watched ? PING_WATCHED_INTERVAL_MS : PING_INTERVAL_MS;
+}
+
+/* What it answered so far may be older than an interval of now: it is asked at once. */
+void socket_watch(struct io *io, struct client *c)
+{
+    c->heard = true;
+    client_timer(io, c, 0);
+}
+
 void socket_adopt(struct io *io, struct client *c)
 {
     uint64_t id = client_id(c);
@@ -331,7 +343,8 @@ void socket_adopt(struct io *io, struct client *c)
     int fd = http_hand_on(io, c, &io->scratch);
     c->state = CLIENT_SOCKET;
     /* Sockets opened together do not ping together for ever. */
-    client_timer(io, c, PING_INTERVAL_MS - c->index * 2654435761u % (PING_INTERVAL_MS / 5));
+    int64_t interval = ping_interval(c);
+    client_timer(io, c, interval - c->index * 2654435761u % (interval / 5));
     io->adopting = c;
     struct lws *wsi =
         lws_adopt_socket_vhost_readbuf(vhost, fd, (const char *)io->scratch.data, io->scratch.size);
@@ -360,7 +373,7 @@ void socket_expired(struct io *io, struct client *c)
         return;
     }
     c->heard = false;
-    client_timer(io, c, PING_INTERVAL_MS);
+    client_timer(io, c, ping_interval(c));
     if (!c->first && can_write(c)) {
         put_raw(io, c, ping, sizeof ping);
         return;

@@ -47,6 +47,7 @@ static const struct gateway_type *read_types(struct program *p, const struct con
         types[i] = (struct gateway_type){
             .name = c->types[i].name,
             .has_handler = config_type_has_handler(&c->types[i]),
+            .presence = c->types[i].presence,
             .headers = headers->count ? (const char *const *)headers->at : NULL,
             .connection_rate = c->types[i].rate_connection,
             .room_rate = c->types[i].rate_room > 0,

@@ -54,6 +54,8 @@ void member_open(struct gateway *g, struct subscription *sub, struct strbuf *req
     map_put(g->members, name_of(mb), mb);
     sub->member = mb;
     sub->room->n_members++;
+    if (type_presence(g, room_key(sub->room)) && g->ports.watch)
+        g->ports.watch(g->ports.ctx, sub->session->client);
     if (sub->session->established) /* else its upgrade is held, and hold.c looks at the clock */
         join_timed(g, mb);
 }
@@ -247,6 +249,8 @@ void member_settled(struct gateway *g, struct member *mb)
     m.join.session = name_of(mb);
     m.join.again = mb->joined;
     m.join.request = strbuf_slice(&mb->request);
+    if (mb->sub->presence)
+        m.join.members = mb->sub->presence->asked = mb->sub->presence->wanted;
     mb->announced = true;
     hub_send(g->hub, room->owner, &m);
 }
@@ -255,6 +259,13 @@ void member_unown(struct gateway *g, struct member *mb)
 {
     mb->confirmed = false;
     call_end(g, &mb->call);
+}
+
+void member_again(struct gateway *g, struct member *mb)
+{
+    mb->confirmed = false;
+    if (room_settled(mb->sub->room))
+        member_settled(g, mb);
 }
 
 /* The shard does not want it, and has forgotten it. */
@@ -352,7 +363,8 @@ void member_on_joined(struct gateway *g, struct call *call, const struct message
     inputs_acked(g, mb, j->counter, limited ? "Unknown" : NULL,
                  "the answer is lost; it was handled, or refused for the room's rate");
     inputs_send(g, mb);
-    subscription_kick(g, mb->sub);
+    if (presence_joined(g, mb->sub, j))
+        subscription_kick(g, mb->sub);
 }
 
 void member_on_nack(struct gateway *g, struct call *call, const struct message *m)

@@ -257,6 +257,24 @@ const struct gateway_type *type_with_handler(const struct gateway *g, struct sli
     return handler_find(&g->options, key);
 }
 
+bool type_presence(const struct gateway *g, struct slice key)
+{
+    const struct gateway_type *type = type_with_handler(g, key);
+    return type && type->presence;
+}
+
+/* Who was promised presence, of a room that tells none any more. */
+static void presence_withdraw(struct gateway *g, const struct room *room)
+{
+    LIST_EACH(cursor, after, &room->subs)
+    {
+        struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_room);
+        if (sub->presence)
+            sub->session->dialect->end(g, sub, 1012,
+                                       slice_text("this room tells no presence any more"));
+    }
+}
+
 void gateway_retypes(struct gateway *g, const struct gateway_type *types, size_t n_types,
                      struct tick now)
 {
@@ -270,6 +288,8 @@ void gateway_retypes(struct gateway *g, const struct gateway_type *types, size_t
         bool had = handler_find(&before, room_key(room)) != NULL;
         if (had != (type_with_handler(g, room_key(room)) != NULL))
             room_end(g, room, 1012, slice_text("the rules of this room have changed"));
+        else if (!type_presence(g, room_key(room)))
+            presence_withdraw(g, room);
     }
 }
 
@@ -376,9 +396,14 @@ static void no_handler(struct exchange *x)
     exchange_error(x, "NoHandler", "this room has no handler; publish to it instead");
 }
 
-static void presence_later(struct exchange *x)
+static void route_presence(struct exchange *x)
 {
-    exchange_error(x, "NotFound", "presence comes later; see /api/{type}/{id}/connections");
+    if (type_presence(x->g, strbuf_slice(&x->key)))
+        route_room_presence(x);
+    else
+        exchange_error(x, "NotFound",
+                       "rooms of this type do not count members: set presence: true under its name "
+                       "in types, or see /api/{type}/{id}/connections");
 }
 
 static void on_presence(struct exchange *x)
@@ -386,7 +411,7 @@ static void on_presence(struct exchange *x)
     if (!exchange_key(x, RIGHT_SUBSCRIBE))
         return;
     if (has_handler(x))
-        presence_later(x);
+        route_presence(x);
     else
         no_handler(x);
 }
@@ -420,7 +445,7 @@ static const struct {
     {"send", HTTP_M_POST, RIGHT_SEND, no_handler, route_room_send},
     {"broadcast", HTTP_M_POST, RIGHT_MANAGE, no_handler, route_room_broadcast},
     {"state", HTTP_M_GET, RIGHT_MANAGE, NULL, route_room_state},
-    {"presence", HTTP_M_GET, RIGHT_SUBSCRIBE, NULL, presence_later},
+    {"presence", HTTP_M_GET, RIGHT_SUBSCRIBE, NULL, route_presence},
     {"alarm", HTTP_M_POST, RIGHT_MANAGE, NULL, route_room_alarm},
 };
 

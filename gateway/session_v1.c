@@ -14,6 +14,10 @@ _Static_assert(sizeof ",\"id\":\"\",\"ts\":-,\"base64\":\"" + EVENT_ID_MAX_BYTES
 
 static void v1_encode(struct strbuf *out, const struct pack_source *source, const struct event *e)
 {
+    if (e->flags & EVENT_PRESENCE) {
+        presence_encode(out, source->quoted_key, e);
+        return;
+    }
     uint8_t middle[MIDDLE_BYTES];
     struct strbuf text = {.data = middle, .capacity = sizeof middle};
     bool json = (e->flags & EVENT_JSON) != 0;
@@ -312,6 +316,20 @@ static const char *start_of(const struct frame *f, struct start *start, const ch
     return NULL;
 }
 
+/* Whether it wants to know who is there. NULL: fine. */
+static const char *presence_of(const struct gateway *g, const struct frame *f, struct slice key,
+                               struct start *start, const char **message)
+{
+    enum json_type presence = f->of[M_PRESENCE].type;
+    start->presence = presence == JSON_TRUE;
+    *message = "presence: true or false";
+    if (presence != JSON_NONE && presence != JSON_TRUE && presence != JSON_FALSE)
+        return "BadRequest";
+    *message = "rooms of this type do not count members: subscribe without presence, or set "
+               "presence: true under its name in types";
+    return start->presence && !type_presence(g, key) ? "BadRequest" : NULL;
+}
+
 /* The request by which a key with a handler is joined; nothing for others. NULL: fine. */
 static const char *join_request(const struct gateway *g, const struct session *s,
                                 const struct frame *f, struct slice key, struct strbuf *request,
@@ -357,10 +375,8 @@ static void on_sub(struct gateway *g, struct session *s, const struct frame *f, 
         return;
     }
     tag = start_of(f, &start, &message);
-    if (!tag && f->of[M_PRESENCE].type == JSON_TRUE) {
-        tag = "BadRequest";
-        message = "presence comes later; subscribe without it";
-    }
+    if (!tag)
+        tag = presence_of(g, f, key, &start, &message);
     struct strbuf request = {0};
     if (!tag)
         tag = join_request(g, s, f, key, &request, &message);

@@ -39,6 +39,8 @@ struct subscription *subscription_open(struct gateway *g, struct session *s, str
     room->n_subs++;
     s->n_subs++;
     list_remove(&room->idle);
+    if (start->presence)
+        presence_open(sub);
     if (request)
         member_open(g, sub, request);
     if (room->owner && !room->subscribed && !room->sub_cid)
@@ -97,6 +99,7 @@ void subscription_free(struct gateway *g, struct subscription *sub)
     list_remove(&sub->in_session);
     sub->session->n_subs--;
     room->n_subs--;
+    presence_free(sub);
     mem_free(sub);
     room_left(g, room);
 }
@@ -117,7 +120,10 @@ static bool greet(struct gateway *g, struct subscription *sub, struct position h
 {
     sub->fresh = false;
     enum sub_status status = sub->start == START_LIVE ? SUB_LIVE : SUB_RESUMED;
-    return sub->session->dialect->tell(g, sub, status, NULL, head);
+    if (!sub->session->dialect->tell(g, sub, status, NULL, head))
+        return false;
+    presence_reach(g, sub);
+    return true;
 }
 
 static bool begins_at_position(const struct subscription *sub)
@@ -187,7 +193,10 @@ bool subscription_miss(struct gateway *g, struct subscription *sub, struct miss 
     metric_add(g->m.missed[miss.reason], 1);
     sub->fresh = sub->astray = false;
     sub->pos = miss.to;
-    return sub->session->dialect->tell(g, sub, SUB_MISSED, &miss, head);
+    if (!sub->session->dialect->tell(g, sub, SUB_MISSED, &miss, head))
+        return false;
+    presence_missed(g, sub);
+    return true;
 }
 
 /* Words that precede the page's events. False: the subscription is gone. */
@@ -237,6 +246,7 @@ void subscription_page(struct gateway *g, struct subscription *sub, const struct
     if (count > 0)
         packs_write(g, packs, sub, 0, count);
     sub->pos = (struct position){m->replay.room_epoch, end};
+    presence_reach(g, sub);
     bool moved = was_fresh || !position_equal(before, sub->pos);
     if (!moved && !reaches_live(sub)) {
         /* The room and the shard disagree about the head: the room finds out first. */

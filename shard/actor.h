@@ -10,6 +10,7 @@
  *   reply.c    what they say to gateways, behind the commit
  *   context.c  what a handler asks for (context.h), buffered in the segment
  *   alarm.c    due alarms, retries     call.c  CALL: direct sends, methods, state; answers kept
+ *   presence.c who is there, for types that count members
  *
  * A segment buffers everything. At its end it is applied to the actor at once (the next segment of
  * the turn sees it) and to the turn: log items are appended, rows are marked dirty and written once
@@ -25,6 +26,7 @@
 #define MEMBER_CONFIRM_MS 15000    /* after a restart or a lost link a connection is waited for */
 #define CALL_ANSWER_KEPT_MS 300000 /* retries with the same id get it */
 #define SESSION_MAX_BYTES 64
+#define PRESENCE_LIST_MAX_BYTES MIB  /* of members in a JOINED; the others are counted */
 #define SEGMENT_MAX_BYTES (64 * MIB) /* all that one segment may send, change and close */
 
 struct connection {
@@ -43,6 +45,7 @@ struct connection {
     struct strbuf tag_text;
     uint8_t n_tags;
     bool joining;        /* on_connect has not ended */
+    bool wants_members;  /* the next JOINED lists them */
     bool closing;        /* told to close; counts as gone, on_close is still to come */
     bool replaced;       /* by another of its id */
     bool leaving;        /* on_close runs */
@@ -213,6 +216,19 @@ void segment_resume(struct shard *s, struct task *t, struct run *run, const stru
 /* ---- apply.c ---- */
 void segment_apply(struct shard *s, struct task *t, struct segment *g);
 void actor_purge(struct shard *s, struct actor *a); /* state, alarm, retained log */
+bool actor_is_heard(const struct actor *a);         /* somebody gets what it sends now */
+/* A record of the room's log; false: the turn fails. Its bytes stay until the turn is let out. */
+bool actor_append(struct shard *s, struct actor *a, struct event_item *item);
+/* ---- presence.c ---- */
+bool presence_counted(const struct shard *s, const struct room *room);
+/* Tells of a connection that is in since now, or whose row goes: its id may be new, or the last. */
+void presence_tell_join(struct shard *s, const struct connection *c);
+void presence_tell_leave(struct shard *s, const struct connection *c);
+/* Appends a JSON array of the members; returns how many did not fit. */
+size_t presence_put(const struct shard *s, const struct actor *a, size_t max_bytes,
+                    struct strbuf *out);
+/* Appends what JOINED says of them. */
+void presence_list(const struct shard *s, const struct actor *a, struct strbuf *out);
 /* ---- wait.c ---- */
 void wait_start(struct shard *s, struct task *t, struct segment *g, struct run *run);
 void wait_is_due(struct shard *s, struct waiting *w);

@@ -51,7 +51,7 @@ static void apply_values(struct shard *s, struct actor *a, const struct segment 
 
 /* ---- sends ---- */
 
-static bool somebody_hears(const struct actor *a)
+bool actor_is_heard(const struct actor *a)
 {
     if (a->room->n_subs > 0)
         return true;
@@ -63,8 +63,9 @@ static bool somebody_hears(const struct actor *a)
     return false;
 }
 
-static bool append(struct shard *s, struct room *room, struct event_item *item)
+bool actor_append(struct shard *s, struct actor *a, struct event_item *item)
 {
+    struct room *room = a->room;
     struct store_record record = {.batch_count = 1};
     s->turn.asked = true;
     s->turn.events++;
@@ -75,7 +76,7 @@ static bool append(struct shard *s, struct room *room, struct event_item *item)
 
 static void apply_outputs(struct shard *s, struct actor *a, struct segment *g)
 {
-    bool heard = somebody_hears(a);
+    bool heard = actor_is_heard(a);
     for (size_t i = 0; i < g->outputs.count; i++) {
         const struct output *o = &VEC_AT(&g->outputs, struct output)[i];
         struct event_item item = {.flags = EVENT_JSON | EVENT_UTF8, /* context_send.c looked */
@@ -89,7 +90,7 @@ static void apply_outputs(struct shard *s, struct actor *a, struct segment *g)
             continue;
         if (o->kind == OUTPUT_BROADCAST)
             item.flags |= EVENT_TRANSIENT;
-        if (!append(s, a->room, &item))
+        if (!actor_append(s, a, &item))
             return;
     }
     if (g->outputs.count == 0)

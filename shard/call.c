@@ -158,6 +158,24 @@ static void answer_connections(struct shard *s, struct task *t, struct room *roo
     fault_free(&fault);
 }
 
+static void answer_presence(struct shard *s, struct task *t, struct room *room)
+{
+    struct strbuf *out = &s->row;
+    struct fault fault = {0};
+    const struct actor *a = room->actor || room->rows > 0 ? actor_wake(s, room) : NULL;
+    strbuf_reset(out);
+    if (!presence_counted(s, room))
+        fault_set(&fault, "RoomError", "the shard's configuration has no presence for this type");
+    else if (!a)
+        strbuf_put_text(out, "[]");
+    else if (presence_put(s, a, BODY_MAX_BYTES - 2, out) > 0)
+        fault_set(&fault, "RoomError", "too many members for one answer");
+    bool wrong = fault.tag[0] != '\0';
+    reply_result(s, t, wrong ? &fault : NULL, wrong ? (struct slice){0} : strbuf_slice(out), false,
+                 false);
+    fault_free(&fault);
+}
+
 /* ---- what changes something ---- */
 
 static void broadcast(struct shard *s, struct task *t)
@@ -251,6 +269,10 @@ void call_decide(struct shard *s, struct op *op)
     }
     if (m->verb == VERB_CONNECTIONS) {
         answer_connections(s, &t, room, m->name);
+        return;
+    }
+    if (m->verb == VERB_PRESENCE) {
+        answer_presence(s, &t, room);
         return;
     }
     const struct done *done = dedupe_is_id(t.msg_id) ? done_find(s, room, t.msg_id) : NULL;

@@ -163,9 +163,10 @@ static void close_run(struct shard *s, struct connection *c, const struct op *op
 
 void member_left(struct shard *s, struct task *t)
 {
-    (void)s;
-    t->connection->gone = true;
-    member_touch(t->connection);
+    struct connection *c = t->connection;
+    c->gone = true;
+    member_touch(c);
+    presence_tell_leave(s, c);
 }
 
 /* It is gone for everybody; on_close comes when the room is released. */
@@ -255,6 +256,7 @@ static void confirm(struct shard *s, struct connection *c, const struct op *op)
 {
     c->peer = op->asker.peer;
     c->life = op->asker.life;
+    c->wants_members = op->join.members != 0;
     reply_joined(s, op->room, op->asker, member_session(c), c, NULL);
     if (c->closing)
         reply_close(s, c, c->close_code ? c->close_code : CODE_REPLACED, (struct slice){0});
@@ -265,6 +267,7 @@ static void joining_again(struct connection *c, const struct op *op)
 {
     c->peer = op->asker.peer;
     c->life = op->asker.life;
+    c->wants_members = op->join.members != 0;
     LIST_EACH(at, after, &c->actor->waiting)
     {
         struct task *t = &LIST_ENTRY(at, struct waiting, in_actor)->task;
@@ -398,6 +401,7 @@ static void join_new(struct shard *s, struct actor *a, struct op *op)
     c->joining = true;
     c->peer = op->asker.peer;
     c->life = op->asker.life;
+    c->wants_members = op->join.members != 0;
     if (may_join(s, c, op, &fault)) {
         a->next_number++;
         c->head = op->room->head; /* on_close of those whose place it takes was before it */
@@ -425,6 +429,8 @@ void member_joined(struct shard *s, struct task *t, const struct fault *fault)
     c->gone = fault != NULL;
     c->closing |= c->gone;
     member_touch(c);
+    if (!fault)
+        presence_tell_join(s, c);
     reply_joined(s, t->actor->room, t->asker, member_session(c), fault ? NULL : c, fault);
 }
 

@@ -72,8 +72,12 @@ void reply_joined(struct shard *s, struct room *room, struct asker asker, struct
     struct slice text = fault ? fault_text(fault) : (struct slice){0};
     struct slice id = c ? strbuf_slice(&c->id) : (struct slice){0};
     struct slice tags = c ? strbuf_slice(&c->tags_json) : (struct slice){0};
-    struct reply *r = reply_create(MSG_JOINED, room, asker.cid,
-                                   session.size + tag.size + text.size + id.size + tags.size);
+    struct strbuf members = {0};
+    if (c && c->wants_members && presence_counted(s, room))
+        presence_list(s, c->actor, &members);
+    struct reply *r =
+        reply_create(MSG_JOINED, room, asker.cid,
+                     session.size + tag.size + text.size + id.size + tags.size + members.size);
     struct msg_joined *j = &r->m.joined;
     j->session = reply_keep(r, session);
     j->tag = reply_keep(r, tag);
@@ -83,6 +87,9 @@ void reply_joined(struct shard *s, struct room *room, struct asker asker, struct
     j->status = fault ? fault_status(fault) : 0;
     j->head = c && c->head < room->head ? c->head : room->head;
     j->counter = c ? c->counter : 0;
+    j->members_seq = room->head;
+    j->members = reply_keep(r, strbuf_slice(&members));
+    strbuf_free(&members);
     if (c) { /* the handler outlives the turn */
         const struct handler_traits *traits = &c->actor->handler->traits;
         j->auto_request = strbuf_slice(&traits->auto_request);

@@ -59,6 +59,7 @@ void types_set(struct shard *s, const struct shard_type *types, size_t n_types)
                                     .retention = types[i].retention,
                                     .rate = types[i].rate,
                                     .handler = types[i].handler,
+                                    .presence = types[i].presence && types[i].handler,
                                     .class_no = type_class(&types[i].retention)};
     s->n_types = n_types;
     for (size_t i = 0; i < n_types; i++)

@@ -31,6 +31,7 @@ struct shard_type {
     struct retention retention;
     double rate;             /* of all that comes to a room, a second; 0: no limit */
     struct handler *handler; /* borrowed until the next shard_retypes or the end; NULL: events */
+    bool presence;           /* its rooms tell who comes and goes */
 };
 
 /* A room whose code ended the shard's last process: it begins in quarantine (quarantine.h). */

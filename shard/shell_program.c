@@ -17,6 +17,7 @@ static size_t types_of(const struct config *c, const struct type_codes *codes,
         out[i] = (struct shard_type){.name = c->types[i].name,
                                      .rate = c->types[i].rate_room,
                                      .handler = type_codes_handler(codes, c->types[i].name),
+                                     .presence = c->types[i].presence,
                                      .retention = {.age_ms = c->types[i].age_ms,
                                                    .count = c->types[i].count,
                                                    .bytes = c->types[i].bytes}};

@@ -31,6 +31,7 @@ struct type {
     struct retention retention;
     double rate;             /* of all that comes to a room, a second; 0: no limit */
     struct handler *handler; /* borrowed; NULL: events */
+    bool presence;
     struct metric *errors[PHASE_COUNT];
     struct metric *seconds[PHASE_COUNT]; /* NULL: nobody watches */
     uint8_t class_no;                    /* of new rooms */

@@ -72,6 +72,7 @@ const struct command cli_commands[] = {
      "ID<TAB>TAGS<TAB>STATE.\n"
      "  state KEY              its state, null without one\n"
      "  connections KEY        who is connected (-t TAG: only those)\n"
+     "  presence KEY           its members, one a connection id\n"
      "  send KEY [JSON]        run its on_event, as a frame would\n"
      "  broadcast KEY [JSON]   to its connections, not kept\n"
      "  call KEY METHOD [JSON] call one of its methods\n"

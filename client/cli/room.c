@@ -33,7 +33,10 @@ static void print_connection(const struct cli *cli, struct slice row)
     }
     json_unescape(json_get(row, "id"), &id);
     struct slice tags = json_get(row, "tags").raw, state = json_get(row, "state").raw;
-    printf("%s\t%.*s\t%.*s\n", strbuf_cstr(&id), SLICE_FMT(tags), SLICE_FMT(state));
+    printf("%s\t", strbuf_cstr(&id));
+    if (tags.size > 0) /* a member has none */
+        printf("%.*s\t", SLICE_FMT(tags));
+    printf("%.*s\n", SLICE_FMT(state));
     strbuf_free(&id);
 }
 
@@ -93,18 +96,30 @@ static int verb_state(const struct cli *cli, struct room_wish *w, char **args)
     return EXIT_OK;
 }
 
-static int verb_connections(const struct cli *cli, struct room_wish *w, char **args)
+static int list(const struct cli *cli, struct room_wish *w)
 {
     struct http_result r;
-    (void)args;
-    strbuf_put_text(&w->target, "/connections");
-    if (w->tag != NULL)
-        http_query_add(&w->target, "tag", slice_text(w->tag));
     if (!http_get(cli, strbuf_cstr(&w->target), &r))
         return EXIT_FAILED;
     print_connections(cli, strbuf_slice(&r.body));
     http_result_free(&r);
     return EXIT_OK;
+}
+
+static int verb_connections(const struct cli *cli, struct room_wish *w, char **args)
+{
+    (void)args;
+    strbuf_put_text(&w->target, "/connections");
+    if (w->tag != NULL)
+        http_query_add(&w->target, "tag", slice_text(w->tag));
+    return list(cli, w);
+}
+
+static int verb_presence(const struct cli *cli, struct room_wish *w, char **args)
+{
+    (void)args;
+    strbuf_put_text(&w->target, "/presence");
+    return list(cli, w);
 }
 
 static int say(const struct cli *cli, struct room_wish *w, const char *verb, const char *given)
@@ -269,9 +284,10 @@ static const struct {
                         input */
     bool says;
     int (*run)(const struct cli *cli, struct room_wish *w, char **args);
-    ask_fn *ask;
+    ask_fn *ask; /* NULL: only a gateway answers it */
 } verbs[] = {{"state", 0, 0, false, verb_state, ask_state},
              {"connections", 0, 0, false, verb_connections, ask_connections},
+             {"presence", 0, 0, false, verb_presence, NULL},
              {"send", 0, 1, true, verb_send, ask_send},
              {"broadcast", 0, 1, true, verb_broadcast, ask_broadcast},
              {"call", 1, 2, false, verb_call, ask_call},
@@ -370,7 +386,7 @@ int command_room(struct cli *cli, int argc, char **argv)
             return EXIT_USAGE;
     }
     if (optind == argc)
-        return cli_misuse(cli, "say what: state, connections, send, broadcast, "
+        return cli_misuse(cli, "say what: state, connections, presence, send, broadcast, "
                                "call, alarm, close, purge, release, "
                                "check or test");
     const char *verb = argv[optind++];

@@ -699,7 +699,7 @@ def test_variables_and_refused_files(bin_dir):
         refused("gateway: { limits: { sockets: many } }\n", "bad.yaml:1: gateway.limits.sockets")
         refused("auth: { mode: token }\n", "auth.mode")
         refused("types: { t: { handler: rooms/t.py } }\n", "types.t.handler", "rooms/t.py")
-        refused("types: { t: { handler: t.lua, presence: true } }\n", "types.t.presence", "later version")
+        refused("types: { t: { presence: true } }\n", "bad.yaml:1: types.t.presence", "needs a handler")
         refused("routes: [ { path: /x, key: k, dialect: orpc } ]\n", "routes", "orpc")
         refused("routes: [ { path: '/x/{id}', key: '{no}' } ]\n", "/x/{id}", "{no}")
         refused("", "auth", "mode: none", STOA_GATEWAY_LISTEN="0.0.0.0:0")

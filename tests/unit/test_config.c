@@ -315,8 +315,6 @@ static const struct {
      "stoa.yaml:1: types.chat.rate.over: \"block\" is not one of its values: close, drop"},
     {"types: { chat: { rate: 5/s } }\n",
      "stoa.yaml:1: types.chat.rate: has fields of its own: write them indented below it"},
-    {"types: { chat: { presence: true } }\n",
-     "stoa.yaml:1: types.chat.presence: comes in a later version"},
     {"types: { chat: { schemas: { event: e.json, state: s.json } } }\n",
      "stoa.yaml:1: types.chat.schemas.state: a type without a handler keeps payloads of any bytes "
      "as they are and has no schemas\n"
@@ -324,6 +322,13 @@ static const struct {
      "as they are and has no schemas"},
     {"types: { chat: { handler: a.lua, schemas: { events: e.json } } }\n",
      "stoa.yaml:1: types.chat.schemas.events: unknown field, did you mean \"event\"?"},
+    {"types:\n  chat: { presence: true }\n  b: { handler: events, presence: true }\n",
+     "stoa.yaml:2: types.chat.presence: needs a handler: a member is a connection id, and only a "
+     "handler's identify says whose connection it is\n"
+     "stoa.yaml:3: types.b.presence: needs a handler: a member is a connection id, and only a "
+     "handler's identify says whose connection it is"},
+    {"types: { chat: { handler: c.lua, presence: maybe } }\n",
+     "stoa.yaml:1: types.chat.presence: \"maybe\" is not true or false"},
     {"routes:\n  - { path: /iterator, key: k, dialect: orpc }\n",
      "stoa.yaml:2: routes[0].dialect: \"orpc\" comes in a later version; for now it can be raw"},
     {"routes:\n  - { key: k }\n",
@@ -524,6 +529,7 @@ START_TEST(test_diff)
                                             "types.chat.max_connections\n"
                                             "types.chat.max_connection_state\n"
                                             "types.chat.headers\n"
+                                            "types.chat.presence\n"
                                             "types.chat.rate.connection\n"
                                             "types.chat.rate.room\n"
                                             "types.chat.rate.over\n"
