@@ -49,7 +49,8 @@ STOA_ROOM_EXPORT stoa_test *stoa_test_create(void);
 STOA_ROOM_EXPORT void stoa_test_destroy(stoa_test *t);
 /* Adds the room type of a file, .so or .lua; its name is the file's own. `config`: what a
  * configuration may say of the type, a JSON object with on_duplicate, max_connections,
- * max_connection_state; NULL: nothing. 0, or -1: stoa_test_error says why. */
+ * max_connection_state, schemas (files beside the room's); NULL: nothing. 0, or -1: stoa_test_error
+ * says why. */
 STOA_ROOM_EXPORT int stoa_test_load(stoa_test *t, const char *path, const char *config);
 /* The same for a room that is linked into the test: stoa_test_plugin(t, stoa_room_plugin, NULL).
  * What it keeps in variables of its own outlives stoa_test_restart, unlike in a cluster. */

@@ -33,9 +33,57 @@ static bool duplicate_take(struct config_type *config, struct json_value v)
     return false;
 }
 
-static bool field_take(struct config_type *config, struct slice name, struct json_value v,
-                       struct strbuf *why)
+/* Beside the room's file, unless it says from where. */
+static char *beside(const char *room, struct slice file)
 {
+    struct strbuf out = {0};
+    const char *slash = room ? strrchr(room, '/') : NULL;
+    if (slash && file.size > 0 && file.data[0] != '/')
+        strbuf_put(&out, room, (size_t)(slash - room) + 1);
+    strbuf_put_slice(&out, file);
+    char *copy = mem_strdup(strbuf_cstr(&out));
+    strbuf_free(&out);
+    return copy;
+}
+
+static char **schema_of(struct config_type *config, struct slice name)
+{
+    char **const files[BOUNDARY_COUNT] = {[BOUNDARY_STATE] = &config->schemas.state,
+                                          [BOUNDARY_CONNECTION] = &config->schemas.connection,
+                                          [BOUNDARY_EVENT] = &config->schemas.event,
+                                          [BOUNDARY_BROADCAST] = &config->schemas.broadcast};
+    for (int b = 0; b < BOUNDARY_COUNT; b++) {
+        if (slice_is(name, boundary_name((enum boundary)b)))
+            return files[b];
+    }
+    return NULL;
+}
+
+static bool schemas_take(struct config_type *config, const char *room, struct json_value v,
+                         struct strbuf *why)
+{
+    struct strbuf file = {0};
+    bool fine = v.type == JSON_OBJECT;
+    for (struct json_iter it = json_members(v.raw); fine && json_next(&it);) {
+        char **to = schema_of(config, it.name);
+        strbuf_reset(&file);
+        fine = to && json_unescape(it.value, &file);
+        if (!fine)
+            break;
+        mem_free(*to);
+        *to = beside(room, strbuf_slice(&file));
+    }
+    strbuf_free(&file);
+    if (!fine)
+        strbuf_put_text(why, "schemas: files for any of state, connection, event, broadcast");
+    return fine;
+}
+
+static bool field_take(struct config_type *config, const char *room, struct slice name,
+                       struct json_value v, struct strbuf *why)
+{
+    if (slice_is(name, "schemas"))
+        return schemas_take(config, room, v, why);
     uint64_t n = 0;
     if (slice_is(name, "on_duplicate")) {
         if (duplicate_take(config, v))
@@ -59,7 +107,8 @@ static bool field_take(struct config_type *config, struct slice name, struct jso
     return false;
 }
 
-static bool config_read(struct config_type *config, struct slice json, struct strbuf *why)
+static bool config_read(struct config_type *config, const char *room, struct slice json,
+                        struct strbuf *why)
 {
     if (json.size == 0)
         return true;
@@ -68,7 +117,7 @@ static bool config_read(struct config_type *config, struct slice json, struct st
         return false;
     }
     for (struct json_iter it = json_members(json); json_next(&it);) {
-        if (!field_take(config, it.name, it.value, why))
+        if (!field_take(config, room, it.name, it.value, why))
             return false;
     }
     return true;
@@ -123,13 +172,34 @@ static int linked_open(room_entry *entry, struct handler **out, struct strbuf *w
     return ERR_INVALID;
 }
 
-static int file_open(struct room_files *f, struct room_file *file, struct strbuf *why)
+static int code_open(struct room_files *f, struct room_file *file, struct strbuf *why)
 {
     if (!file->path)
         return linked_open(file->entry, &file->handler, why);
     if (is_library(file->path))
         return plugin_load_file(&file->handler, file->path, slice_text(""), why);
     return lua_open(f, file->path, &file->handler, why);
+}
+
+static void file_close(struct room_file *file)
+{
+    if (file->handler)
+        file->handler->vtable->destroy(file->handler);
+    file->handler = NULL;
+    type_schemas_free(&file->schemas);
+}
+
+static int file_open(struct room_files *f, struct room_file *file, struct strbuf *why)
+{
+    TRY(code_open(f, file, why));
+    bool lua = file->path && !is_library(file->path);
+    if (!file->name)
+        file->name =
+            mem_strdup(lua ? lua_handler_name(file->handler) : plugin_handler_name(file->handler));
+    file->config.name = file->name; /* what is said of its schemas names it */
+    TRY(type_schemas_load(&file->schemas, &file->config, why));
+    memcpy(file->handler->schemas, file->schemas.at, sizeof file->schemas.at);
+    return ERR_OK;
 }
 
 static void file_install(struct room_files *f, struct room_file *file)
@@ -142,19 +212,16 @@ static void file_install(struct room_files *f, struct room_file *file)
     world_type(f->world, &type);
 }
 
-static void handler_destroy(struct room_file *file)
-{
-    if (file->handler)
-        file->handler->vtable->destroy(file->handler);
-    file->handler = NULL;
-}
-
 static void file_free(struct room_file *file)
 {
-    handler_destroy(file);
+    file_close(file);
     mem_free(file->path);
     mem_free(file->name);
     mem_free(file->config.on_duplicate);
+    char *schemas[] = {file->config.schemas.state, file->config.schemas.connection,
+                       file->config.schemas.event, file->config.schemas.broadcast};
+    for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++)
+        mem_free(schemas[i]);
 }
 
 /* ---- the set ---- */
@@ -194,14 +261,12 @@ int room_files_add(struct room_files *f, const char *path, room_entry *entry, st
     }
     struct room_file *file = &f->at[f->count];
     *file = (struct room_file){.path = path ? mem_strdup(path) : NULL, .entry = entry};
-    int code = config_read(&file->config, config, why) ? file_open(f, file, why) : (int)ERR_INVALID;
+    int code =
+        config_read(&file->config, path, config, why) ? file_open(f, file, why) : (int)ERR_INVALID;
     if (code != ERR_OK) {
         file_free(file);
         return code;
     }
-    bool lua = path && !is_library(path);
-    file->name =
-        mem_strdup(lua ? lua_handler_name(file->handler) : plugin_handler_name(file->handler));
     *name = file->name;
     f->count++;
     file_install(f, file);
@@ -212,7 +277,7 @@ int room_files_restart(struct room_files *f, bool gateways_too, struct strbuf *w
 {
     world_stop(f->world, gateways_too);
     for (size_t i = 0; i < f->count; i++) {
-        handler_destroy(&f->at[i]);
+        file_close(&f->at[i]);
         int code = file_open(f, &f->at[i], why);
         if (code != ERR_OK) {
             world_destroy(&f->world);

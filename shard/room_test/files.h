@@ -5,6 +5,7 @@
 
 #include "common/config.h"
 #include "shard/room_test/world.h"
+#include "shard/shell_schemas.h"
 #include "stoa_room.h"
 
 #define ROOM_FILES_MAX 15
@@ -17,6 +18,7 @@ struct room_file {
     char *name; /* of the type */
     struct handler *handler;
     struct config_type config;
+    struct type_schemas schemas;
 };
 
 struct room_files {
@@ -31,8 +33,8 @@ struct room_files {
 void room_files_begin(struct room_files *f, struct log *log);
 void room_files_end(struct room_files *f);
 /* Another room type: from a file, or from `entry` if `path` is NULL. `config`: what a configuration
- * may say of it, a JSON object; empty: nothing. What is there already stays as it is. ERR_INVALID,
- * ERR_IO: *why says what is wrong with it. */
+ * may say of it, a JSON object; empty: nothing; files of schemas are looked for beside the room's.
+ * What is there already stays as it is. ERR_INVALID, ERR_IO: *why says what is wrong with it. */
 MUST_USE int room_files_add(struct room_files *f, const char *path, room_entry *entry,
                             struct slice config, const char **name, struct strbuf *why);
 /* kill -9 of the shard and its start. An error: a file does not load any more, the world has ended.

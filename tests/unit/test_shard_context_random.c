@@ -11,7 +11,8 @@
 #define ROUNDS 80
 
 static struct shard shard;
-static struct actor actor;
+static struct handler handler = {.traits = HANDLER_TRAITS_DEFAULT};
+static struct actor actor = {.handler = &handler};
 static struct segment segment;
 static struct context ctx;
 static struct rng rng;
