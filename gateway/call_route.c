@@ -398,8 +398,13 @@ const char *room_call_begin(struct gateway *g, uint64_t client, const char *cors
 static void room_call_route(struct exchange *x, enum call_verb verb, struct slice name,
                             struct slice input)
 {
-    const char *message = "Idempotency-Key: at most one";
+    const char *message = "the body is JSON as it is: send it as Content-Type: application/json";
     struct slice idempotency_key = http_header_get(x->request, "Idempotency-Key");
+    if (input.size > 0 && !http_may_be_json(x->request)) {
+        exchange_error(x, "UnsupportedType", message);
+        return;
+    }
+    message = "Idempotency-Key: at most one";
     struct call_order order = {
         .verb = verb, .key = strbuf_slice(&x->key), .name = name, .input = input};
     order.idempotent = idempotency_key.data != NULL && !only_reads(verb);

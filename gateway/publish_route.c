@@ -6,13 +6,7 @@
 
 static bool is_ndjson(const struct http_request *request)
 {
-    struct slice type = http_header_get(request, "Content-Type");
-    const uint8_t *end = type.size ? memchr(type.data, ';', type.size) : NULL;
-    if (end)
-        type.size = (size_t)(end - type.data);
-    while (type.size > 0 && type.data[type.size - 1] == ' ')
-        type.size--;
-    return http_header_has_token(type, "application/x-ndjson");
+    return http_header_has_token(http_media_type(request), "application/x-ndjson");
 }
 
 /* The lines of a batch; more than BATCH_MAX_EVENTS are counted, not kept. NULL: fine. */

@@ -42,6 +42,36 @@ static bool is_blank(uint8_t c)
     return c == ' ' || c == '\t';
 }
 
+struct slice http_media_type(const struct http_request *request)
+{
+    struct slice type = http_header_get(request, "Content-Type");
+    const uint8_t *end = type.size ? memchr(type.data, ';', type.size) : NULL;
+    if (end)
+        type.size = (size_t)(end - type.data);
+    while (type.size > 0 && is_blank(type.data[type.size - 1]))
+        type.size--;
+    return type;
+}
+
+static bool ends_nocase(struct slice a, const char *text)
+{
+    size_t size = strlen(text);
+    return a.size > size && equal_nocase(slice_of(a.data + a.size - size, size), text, size);
+}
+
+bool http_may_be_json(const struct http_request *request)
+{
+    static const char *const unsaid[] = {"", "text/plain", "application/x-www-form-urlencoded"};
+    struct slice coding = http_header_get(request, "Content-Encoding");
+    struct slice type = http_media_type(request);
+    if (coding.size > 0 && !equal_nocase(coding, "identity", strlen("identity")))
+        return false;
+    for (size_t i = 0; i < sizeof unsaid / sizeof *unsaid; i++)
+        if (equal_nocase(type, unsaid[i], strlen(unsaid[i])))
+            return true;
+    return ends_nocase(type, "/json") || ends_nocase(type, "+json");
+}
+
 bool http_header_has_token(struct slice value, const char *token)
 {
     size_t size = strlen(token);

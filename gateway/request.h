@@ -51,6 +51,11 @@ struct slice http_header_get(const struct http_request *request, const char *nam
 bool http_header_repeated(const struct http_request *request, const char *name);
 /* True when a comma-separated header holds the token (without case). */
 bool http_header_has_token(struct slice value, const char *token);
+/* What Content-Type says without parameters, as sent; empty: nothing. */
+struct slice http_media_type(const struct http_request *request);
+/* Whether the body may be JSON text by what is said of it: nothing, JSON, or what clients say
+ * that were not told what to say (curl -d, fetch). Not: another type, any Content-Encoding. */
+bool http_may_be_json(const struct http_request *request);
 /* Percent-decodes once ('+' stays '+' in a path, is a space in a query). ERR_INVALID: broken
  * escape, NUL. */
 MUST_USE int http_decode(struct slice raw, bool query, struct strbuf *out);

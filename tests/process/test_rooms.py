@@ -157,6 +157,9 @@ def test_chat_by_http(bin_dir):
             assert answered in (400, 500) and (tag is None or (answered, json.loads(text)["error"]["tag"]) == (status, tag)), (body, answered, text)
         assert chat.ask("POST", "empty/nothing", {})[2]["error"]["tag"] == "NoSuchMethod"
         assert chat.ask("POST", "empty/send", {"_tag": "Say", "text": "sent"})[0] == 200
+        for said, status in (("application/x-www-form-urlencoded", 200), ("text/plain;charset=UTF-8", 200), ("application/xml", 415)):
+            answered = chat.ask("POST", "empty/say", {"text": "typed"}, headers={"Content-Type": said})
+            assert answered[0] == status and (status == 200 or answered[2]["error"]["tag"] == "UnsupportedType"), (said, answered)
         assert http_request(c.base, "GET", "/ws/chat/empty")[0] == 426
         assert http_request(c.base, "GET", "/api/other/1/state")[0] == 404
         assert chat.get("empty/connections") == []

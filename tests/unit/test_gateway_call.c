@@ -155,6 +155,12 @@ static const struct {
     {"GET /presence?key=chat:1", NULL, "", 404, "NotFound"},
     {"GET /api/chat/1/say", NULL, "", 405, "MethodNotAllowed"},
     {"POST /api/chat/1/state", NULL, "", 405, "MethodNotAllowed"},
+    {"POST /api/chat/1/send", "Content-Type: application/xml", "1", 415, "UnsupportedType"},
+    {"POST /api/chat/1/broadcast", "Content-Type: multipart/form-data; boundary=x", "1", 415,
+     "UnsupportedType"},
+    {"POST /api/chat/1/say", "Content-Type: application/octet-stream", "1", 415, "UnsupportedType"},
+    {"POST /api/chat/1/say", "Content-Type: application/json\nContent-Encoding: gzip", "1", 415,
+     "UnsupportedType"},
     {"POST /api/few/1/say", NULL, "1", 409, "NoHandler"},
     {"POST /api/none/1/say", NULL, "1", 404, "NoSuchType"},
 };

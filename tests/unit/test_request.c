@@ -42,6 +42,44 @@ START_TEST(tokens_of_a_list)
 }
 END_TEST
 
+static const struct {
+    const char *type, *coding;
+    bool json;
+} bodies[] = {
+    {NULL, NULL, true},
+    {"", NULL, true},
+    {"application/json", NULL, true},
+    {"Application/JSON ; charset=utf-8", NULL, true},
+    {"application/problem+json", NULL, true},
+    {"text/json", NULL, true},
+    {"text/plain;charset=UTF-8", NULL, true},
+    {"application/x-www-form-urlencoded", NULL, true},
+    {"application/json", "identity", true},
+    {"application/json", "gzip", false},
+    {NULL, "br", false},
+    {"+json", NULL, false},
+    {"/json", NULL, false},
+    {"json", NULL, false},
+    {"application/jsonp", NULL, false},
+    {"application/x-ndjson", NULL, false},
+    {"application/octet-stream", NULL, false},
+    {"multipart/form-data; boundary=json", NULL, false},
+    {"image/png", NULL, false},
+};
+
+START_TEST(bodies_that_may_be_json)
+{
+    struct http_request r = {0};
+    if (bodies[_i].type)
+        r.headers[r.n_headers++] =
+            (struct http_header){slice_text("content-type"), slice_text(bodies[_i].type)};
+    if (bodies[_i].coding)
+        r.headers[r.n_headers++] =
+            (struct http_header){slice_text("Content-Encoding"), slice_text(bodies[_i].coding)};
+    ck_assert_int_eq(http_may_be_json(&r), bodies[_i].json);
+}
+END_TEST
+
 START_TEST(decoding_happens_once)
 {
     static const struct {
@@ -106,6 +144,7 @@ int main(void)
     TCase *all = tcase_create("request");
     tcase_add_test(all, headers_without_case_first_wins);
     tcase_add_test(all, tokens_of_a_list);
+    tcase_add_loop_test(all, bodies_that_may_be_json, 0, sizeof bodies / sizeof *bodies);
     tcase_add_test(all, decoding_happens_once);
     tcase_add_test(all, query_parameters);
     suite_add_tcase(suite, all);
