@@ -533,6 +533,45 @@ static struct member *member_of(const struct gateway *g, const struct session *s
     return sub ? sub->member : NULL;
 }
 
+/* An event of the room, to this socket alone. */
+static void send_event(struct gateway *g, struct session *s, const struct room *room,
+                       struct slice payload)
+{
+    struct event e = {.ts = g->now.wall_ms, .flags = EVENT_TRANSIENT, .payload = payload};
+    e.flags |= json_valid(payload) ? EVENT_JSON : 0;
+    strbuf_reset(&g->quoted);
+    json_quote(&g->quoted, room_key(room));
+    struct pack_source source = {.quoted_key = strbuf_slice(&g->quoted)};
+    strbuf_reset(&g->scratch);
+    v1_encode(&g->scratch, &source, &e);
+    struct buf *bytes = buf_copy_slice(strbuf_slice(&g->scratch));
+    session_write(g, s, bytes, 0, bytes->size);
+    buf_unref(bytes);
+}
+
+/* What the room's auto_response answers, it does not hear: a text as a JSON string, JSON as it is
+ * written. */
+static bool auto_answered(struct gateway *g, struct session *s, const struct frame *f,
+                          struct slice key)
+{
+    const struct subscription *sub = subscription_of(g, s, key);
+    struct json_value event = f->of[M_EVENT];
+    struct slice response;
+    struct strbuf text = {0};
+    bool fits = sub && sub->member && !sub->fresh && s->queued <= CONTROL_QUEUE_MAX;
+    if (fits && event.type == JSON_STRING && text_of(event, &text))
+        fits = member_answers(sub->member, strbuf_slice(&text), &response);
+    else if (fits)
+        fits = member_answers(sub->member, event.raw, &response);
+    strbuf_free(&text);
+    if (!fits)
+        return false;
+    send_event(g, s, sub->room, response);
+    if (has(f, M_REF))
+        v1_input_done(g, s, f->of[M_REF].raw, NULL, NULL);
+    return true;
+}
+
 /* A send, or a method: of a connection if the key is joined, else direct. */
 static void on_room_verb(struct gateway *g, struct session *s, const struct frame *f,
                          enum word verb, struct slice key)
@@ -550,6 +589,8 @@ static void on_room_verb(struct gateway *g, struct session *s, const struct fram
     } else if (!authorize(NULL, verb == M_SEND ? RIGHT_SEND : RIGHT_CALL, key)) {
         tag = "Forbidden";
         message = "the token does not allow this key";
+    } else if (verb == M_SEND && auto_answered(g, s, f, key)) {
+        return;
     } else if (!rate_take(g, s, key)) {
         over_rate(g, s, order.ref, key);
     } else if (verb == M_SEND && member_of(g, s, key)) {

@@ -61,6 +61,16 @@ try {
   const back = await open("zoe");
   for (const page of [ann, back]) await people(page, ["ann", "zoe"]);
   ok("leaving and coming back is seen");
+  const joined = await ann.locator(".note", { hasText: "zoe joined" }).count();
+  const tab = await open("zoe");
+  await people(tab, ["ann", "zoe"]);
+  await tab.context().close();
+  await say(back, "still here");
+  await hears(ann, "still here");
+  await people(ann, ["ann", "zoe"]);
+  assert.equal(await ann.locator(".note", { hasText: "zoe joined" }).count(), joined);
+  assert.equal(await ann.locator(".note", { hasText: "zoe left" }).count(), 1);
+  ok("a second tab of somebody is nobody new");
   console.log(`${passed} passed, 0 failed`);
 } catch (error) {
   console.log(`FAIL ${error.stack}`);
