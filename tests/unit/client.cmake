@@ -3,6 +3,7 @@ stoa_test(client_publisher stoa_client stoa_proto root_client)
 stoa_test(client_caller stoa_client stoa_proto root_client)
 stoa_test(client_random stoa_client router_core shard_core root_client)
 stoa_test(client_threads stoa_client stoa_links stoa_proto root_client Threads::Threads)
+stoa_test(client_rooms stoa_client stoa_links stoa_proto root_client Threads::Threads)
 
 # The header by itself, in both languages; and the package as others meet it.
 find_program(CXX_COMPILER NAMES c++ g++ clang++)

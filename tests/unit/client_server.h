@@ -1,10 +1,14 @@
-/* Test support: a process that answers publishers as a router with a shard behind it would, over
- * ZeroMQ. The beginning of a key says how:
+/* Test support: a process that answers libstoa as a router with a shard behind it would, over
+ * ZeroMQ. The beginning of a key says how; publishes:
  *     ok:       acknowledged; the payload is the event's number and becomes its seq; numbers of a
  *               key must follow each other, else the process ends with 3
  *     mute:     no answer
  *     pair:     the answer waits for the next publish under trigger:, and leaves before that one's
  *     trigger:  see pair:
+ * and calls:
+ *     echo:     answered with their input; those that take items get 1, 2 and 3 before
+ *     flood:    as many items of FLOOD_ITEM_BYTES as the input says, and an end
+ *     mute:     no answer
  */
 #ifndef STOA_TESTS_CLIENT_SERVER_H
 #define STOA_TESTS_CLIENT_SERVER_H
@@ -20,6 +24,7 @@
 #include "proto/shell/link.h"
 
 #define SERVER_KEYS 64
+#define FLOOD_ITEM_BYTES (512 * KIB)
 
 struct served {
     char key[32];
@@ -87,10 +92,36 @@ static bool key_begins(struct slice key, const char *text)
     return key.size >= strlen(text) && memcmp(key.data, text, strlen(text)) == 0;
 }
 
+static void server_result(uint32_t peer, uint64_t cid, struct slice json, bool more)
+{
+    struct message m = {.type = MSG_RESULT, .cid = cid, .slot = SLOT_UNKNOWN};
+    m.result.json = json;
+    m.result.more = more;
+    hub_send(server_hub, peer, &m);
+}
+
+static void server_call(uint32_t peer, const struct message *m)
+{
+    static char item[FLOOD_ITEM_BYTES];
+    static const char *const items[] = {"1", "2", "3"};
+    memset(item, '7', sizeof item);
+    if (key_begins(m->key, "echo:")) {
+        for (size_t i = 0; m->call.streams && i < sizeof items / sizeof *items; i++)
+            server_result(peer, m->cid, slice_text(items[i]), true);
+        server_result(peer, m->cid, m->call.input, false);
+    } else if (key_begins(m->key, "flood:")) {
+        for (unsigned n = (unsigned)(m->call.input.data[0] - '0') * 10; n > 0; n--)
+            server_result(peer, m->cid, slice_of(item, sizeof item), true);
+        server_result(peer, m->cid, slice_text("true"), false);
+    }
+}
+
 static void server_message(void *ctx, uint32_t peer, const struct message *m, struct buf *packet)
 {
     (void)ctx;
     (void)packet;
+    if (m->type == MSG_CALL)
+        server_call(peer, m);
     if (m->type != MSG_PUB || key_begins(m->key, "mute:"))
         return;
     if (key_begins(m->key, "pair:")) {
