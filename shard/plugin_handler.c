@@ -23,8 +23,14 @@ const char *plugin_handler_name(const struct handler *h)
 
 static struct stoa_room_ctx enter(struct handler *h, struct context *ctx, enum phase phase)
 {
-    return (struct stoa_room_ctx){
-        .plugin = plugin_of(h), .ctx = ctx, .phase = phase, .error = {.tag = "", .message = ""}};
+    struct plugin *p = plugin_of(h);
+    uint8_t *arena = p->arena;
+    p->arena = NULL;
+    return (struct stoa_room_ctx){.plugin = p,
+                                  .ctx = ctx,
+                                  .phase = phase,
+                                  .error = {.tag = "", .message = ""},
+                                  .arena = arena};
 }
 
 static void leave(struct stoa_room_ctx *x)
@@ -32,6 +38,8 @@ static void leave(struct stoa_room_ctx *x)
     for (size_t i = 0; i < x->memory.count; i++)
         mem_free(VEC_AT(&x->memory, void *)[i]);
     vec_free(&x->memory);
+    if (x->arena)
+        x->plugin->arena = x->arena;
     strbuf_free(&x->result);
     fault_free(&x->fault);
 }
@@ -346,6 +354,7 @@ static void plugin_free(struct plugin *p)
         strbuf_free(kept[i]);
     strbuf_free(&p->handler.traits.auto_request);
     strbuf_free(&p->handler.traits.auto_response);
+    mem_free(p->arena);
     mem_free(p);
 }
 
@@ -459,7 +468,8 @@ int plugin_handler_create(struct handler **out, const char *file_name,
                                                  .resume = plugin_resume,
                                                  .abandon = plugin_abandon};
     struct plugin *p = mem_alloc(sizeof *p);
-    *p = (struct plugin){.handler = {.vtable = &vtable, .traits = HANDLER_TRAITS_DEFAULT}};
+    *p = (struct plugin){.handler = {.vtable = &vtable, .traits = HANDLER_TRAITS_DEFAULT},
+                         .arena = mem_alloc(PLUGIN_ARENA_BYTES)};
     if (options)
         p->options = *options;
     *out = NULL;

@@ -3,6 +3,9 @@
  * are empty, and what needs a room is refused in identify, where there is none. */
 #include "shard/plugin_internal.h"
 
+#include <stdalign.h>
+#include <stddef.h>
+
 #include "common/json.h"
 #include "common/utf8.h"
 
@@ -10,6 +13,13 @@
 
 void *segment_alloc(struct stoa_room_ctx *x, size_t size)
 {
+    size_t left = x->arena ? PLUGIN_ARENA_BYTES - x->arena_used : 0;
+    size_t step = (size | (alignof(max_align_t) - 1)) + 1; /* two of size 0 differ, too */
+    if (size < left && step <= left) {
+        uint8_t *memory = memset(x->arena + x->arena_used, 0, size);
+        x->arena_used += step;
+        return memory;
+    }
     void *memory = mem_zalloc(size);
     *VEC_PUSH(&x->memory, void *) = memory;
     return memory;

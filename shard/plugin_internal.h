@@ -15,7 +15,9 @@ struct plugin {
     stoa_room_vtable code; /* what it does not know of is NULL */
     struct plugin_options options;
     struct strbuf id, tags, state, meta, refusal; /* of the last identity */
+    uint8_t *arena; /* PLUGIN_ARENA_BYTES: the first that a segment allocates; NULL: lent to one */
 };
+#define PLUGIN_ARENA_BYTES 4096u
 
 /* A run that waits. */
 struct run {
@@ -39,7 +41,9 @@ struct stoa_room_ctx {
     struct strbuf result;
     struct fault fault;    /* the last failure */
     stoa_room_error error; /* the same for the plug-in; tag "": none yet */
-    struct vec memory;     /* void *: alloc */
+    uint8_t *arena;        /* the plug-in's; NULL: another has it */
+    size_t arena_used;
+    struct vec memory; /* void *: what did not fit there */
 };
 
 extern const stoa_room_host plugin_host;

@@ -133,6 +133,8 @@ static struct mem_record *newest(const struct mem_log *log)
 static size_t find_place(const struct mem_log *log, uint64_t lsn)
 {
     size_t low = log->first, high = log->records.count;
+    if (low < high && *record_slot(log, low) && (*record_slot(log, low))->record.lsn == lsn)
+        return low; /* mostly it is the oldest that goes */
     while (low < high) {
         size_t middle = low + (high - low) / 2, at = middle;
         while (at > low && !*record_slot(log, at))

@@ -10,11 +10,11 @@ test.case(file, function()
   local said, took = 0, 0
   repeat
     local begun = os.clock()
-    for _ = 1, 1000 do
+    for _ = 1, 100 do
       c:receive_raw(FRAME)
     end
-    took, said = took + os.clock() - begun, said + 1000
-    test.equal(#c:received(), 1000)
+    took, said = took + os.clock() - begun, said + 100
+    test.equal(#c:received(), 100)
   until took >= SECONDS
   print(string.format("%.0f Say/s", said / took))
 end)

@@ -11,7 +11,6 @@
  * Metamethods are not asked: writing runs no code of the room. */
 #include "shard/lua/host.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -216,6 +215,16 @@ static void float_write(struct writer *w, double d)
         strbuf_put_text(w->out, ".0");
 }
 
+static void integer_write(struct strbuf *out, int64_t i)
+{
+    uint64_t magnitude = (uint64_t)i;
+    if (i < 0) {
+        strbuf_put_byte(out, '-');
+        magnitude = 0 - magnitude;
+    }
+    strbuf_put_u64(out, magnitude);
+}
+
 static int key_compare(const void *a, const void *b)
 {
     const struct slice *x = (const struct slice *)a, *y = (const struct slice *)b;
@@ -328,7 +337,7 @@ static void one_write(struct writer *w, int index)
         return;
     case LUA_TNUMBER:
         if (lua_isinteger(L, index))
-            strbuf_printf(w->out, "%" PRId64, (int64_t)lua_tointeger(L, index));
+            integer_write(w->out, lua_tointeger(L, index));
         else
             float_write(w, lua_tonumber(L, index));
         return;
