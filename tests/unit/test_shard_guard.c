@@ -1,4 +1,5 @@
 /* Who begins in quarantine after a process that rooms' code ended. */
+#include "common/rng.h"
 #include "shard/guard.h"
 
 #include <check.h>
@@ -107,16 +108,15 @@ END_TEST
 
 START_TEST(a_mark_of_any_bytes_is_as_good_as_none)
 {
-    srand(7);
+    struct rng rng;
+    rng_seed(&rng, 7);
     for (int i = 0; i < 2000; i++) {
-        uint8_t *at = (uint8_t *)&mark;
-        for (size_t k = 0; k < sizeof mark; k++)
-            at[k] = (uint8_t)rand();
+        rng_bytes(&rng, (uint8_t *)&mark, sizeof mark);
         if (i % 2)
             mark.version = GUARD_VERSION;
         if (i % 4 == 3) {
             mark.state = GUARD_STUCK;
-            mark.n_ends = (uint32_t)(rand() % 10);
+            mark.n_ends = (uint32_t)rng_below(&rng, 10);
         }
         guard_judge(&mark, NOW, &verdict);
         ck_assert_uint_eq(mark.version, GUARD_VERSION);
