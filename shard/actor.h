@@ -96,15 +96,18 @@ struct task {
 /* A run that sleeps or waits for a sibling's answer. Its connection cannot go before it ends. */
 struct waiting {
     struct list in_actor;
-    struct heap_node
-        due;         /* in shard->waits_due: end of the sleep, or deadline of the sibling; ns */
-    uint64_t number; /* in shard->waits */
+    struct heap_node due; /* in shard->waits_due: end of the sleep, another call or deadline of the
+                             sibling; ns */
+    int64_t until_ns;     /* the deadline */
+    uint64_t number;      /* in shard->waits */
     struct run *run;
     struct task task;
     bool is_sleep;
     bool ready;           /* it has what it waited for */
     bool answered;        /* OP_RESUME is queued */
-    struct op *call;      /* owned; to the sibling, once this turn is on disk */
+    bool called;          /* at least once */
+    struct op *call;      /* owned; to the sibling, once this turn is on disk; until it is sure that
+                             it need not go again */
     struct slice sibling; /* its key, in call->packet */
     struct fault fault;   /* what to wake it with; no tag: with `value` */
     struct strbuf value;

@@ -2,9 +2,9 @@
  *
  * The segment before the wait is applied and goes with its turn; once that is on disk the sibling's
  * FIFO gets the call, like any other, or a router does if the sibling lies on another shard, and
- * its answer comes back behind its own commit. Then, or
- * when the time is up, the run goes on as an op at the front of its room's FIFO. A room that is
- * `exclusive` does nothing else meanwhile. */
+ * its answer comes back behind its own commit. A call that has surely not run, because no router is
+ * there or none knows the owner yet, is sent again until the time is up. Then the run goes on as an
+ * op at the front of its room's FIFO. A room that is `exclusive` does nothing else meanwhile. */
 #include "shard/actor.h"
 #include "shard/quarantine.h"
 
@@ -13,6 +13,7 @@
 #define CHAIN_ROOMS_MAX 8    /* that a call may have come through */
 #define CHAIN_MAX_BYTES 2056 /* of CALL */
 #define SIBLING_WAIT_NS (5 * NS_PER_S)
+#define SIBLING_AGAIN_NS (100 * NS_PER_MS)
 #define NO_SPACE_NS (200 * NS_PER_MS)
 
 /* ---- the call to a sibling ---- */
@@ -104,6 +105,7 @@ static bool call_afar(struct shard *s, struct waiting *w, uint16_t slot)
         peer = hub_next_up(s->hub, peer);
     if (peer == 0) {
         fault_set(&w->fault, "RoomError", "not on this shard, and no router is connected");
+        w->fault.status = 503;
         return false;
     }
     struct message m = {.type = MSG_CALL, .cid = w->number, .slot = slot, .key = w->sibling};
@@ -144,9 +146,33 @@ void wait_start(struct shard *s, struct task *t, struct segment *g, struct run *
         w->call = sibling_op(t, g, &w->sibling);
         w->call->waiter = w->number;
     }
-    heap_set(&s->waits_due, &w->due,
-             s->now.mono_ns + (w->is_sleep ? g->sleep_ms * NS_PER_MS : SIBLING_WAIT_NS));
+    w->until_ns = s->now.mono_ns + (w->is_sleep ? g->sleep_ms * NS_PER_MS : SIBLING_WAIT_NS);
+    heap_set(&s->waits_due, &w->due, w->until_ns);
     a->room->held = a->handler->traits.exclusive;
+}
+
+static void call_later(struct shard *s, struct waiting *w)
+{
+    int64_t again_ns = s->now.mono_ns + SIBLING_AGAIN_NS;
+    heap_set(&s->waits_due, &w->due, again_ns < w->until_ns ? again_ns : w->until_ns);
+}
+
+static void call_go(struct shard *s, struct waiting *w)
+{
+    uint16_t slot;
+    w->called = true;
+    fault_free(&w->fault); /* why the last attempt did not get there */
+    heap_set(&s->waits_due, &w->due, w->until_ns);
+    if (!may_call(s, w, &slot)) {
+        resume_push(s, w);
+    } else if (slot_owned(s, slot)) {
+        struct op *call = w->call;
+        w->call = NULL;
+        fifo_push(&s->ready, rooms_open(s, w->sibling, slot), call);
+        w->sibling = (struct slice){0};
+    } else if (!call_afar(s, w, slot)) {
+        call_later(s, w);
+    }
 }
 
 void wait_go(struct shard *s, struct actor *a)
@@ -154,26 +180,18 @@ void wait_go(struct shard *s, struct actor *a)
     LIST_EACH(at, after, &a->waiting)
     {
         struct waiting *w = LIST_ENTRY(at, struct waiting, in_actor);
-        struct op *call = w->call;
-        uint16_t slot;
-        if (!call)
-            continue;
-        bool may = may_call(s, w, &slot);
-        bool here = may && slot_owned(s, slot);
-        if (here)
-            fifo_push(&s->ready, rooms_open(s, w->sibling, slot), call);
-        else if (!may || !call_afar(s, w, slot))
-            resume_push(s, w);
-        w->call = NULL;
-        w->sibling = (struct slice){0};
-        if (!here)
-            op_destroy(call);
+        if (w->call && !w->called && !w->answered)
+            call_go(s, w);
     }
 }
 
 void wait_is_due(struct shard *s, struct waiting *w)
 {
-    if (!w->is_sleep && !w->ready)
+    if (w->call && w->called && !w->ready && s->now.mono_ns < w->until_ns) {
+        call_go(s, w);
+        return;
+    }
+    if (!w->is_sleep && !w->ready && w->fault.tag[0] == '\0')
         fault_set(&w->fault, "RoomError", "the room did not answer in time");
     resume_push(s, w);
 }
@@ -189,6 +207,7 @@ void wait_answer(struct shard *s, uint64_t number, const struct fault *fault, st
         w->fault.status = fault->status;
         strbuf_put_slice(&w->fault.data, strbuf_slice(&fault->data));
     } else {
+        fault_free(&w->fault);
         strbuf_put_slice(&w->value, value);
     }
     resume_push(s, w);
@@ -204,20 +223,38 @@ void wait_refuse_reentrant(struct shard *s, uint32_t peer, const struct message 
     hub_send(s->hub, peer, &reply);
 }
 
+/* It has not run, and soon it might. */
+static bool is_transient(uint64_t nack_code)
+{
+    return nack_code == NACK_NOTOWNER || nack_code == NACK_BUSY;
+}
+
+static void call_refused(struct shard *s, uint64_t number, uint64_t code)
+{
+    struct waiting *w = (struct waiting *)map_get(s->waits, map_id(&number));
+    if (!w || w->answered)
+        return;
+    fault_set(&w->fault, "RoomError", "the room's shard refused the call: %s", nack_name(code));
+    w->fault.status = 503;
+    if (w->call && is_transient(code)) {
+        call_later(s, w);
+    } else {
+        w->ready = true;
+        resume_push(s, w);
+    }
+}
+
 void wait_from_afar(struct shard *s, const struct message *m)
 {
     struct fault fault = {0};
-    struct slice json = {0};
     if (m->type == MSG_NACK) {
-        fault_set(&fault, "RoomError", "the room's shard refused the call: %s",
-                  nack_name(m->nack.code));
-        fault.status = 503;
-    } else if (m->result.status != 0) {
-        fault_of_result(&m->result, &fault);
-    } else {
-        json = m->result.json;
+        call_refused(s, m->cid, m->nack.code);
+        return;
     }
-    wait_answer(s, m->cid, fault.status ? &fault : NULL, json);
+    if (m->result.status != 0)
+        fault_of_result(&m->result, &fault);
+    wait_answer(s, m->cid, fault.status ? &fault : NULL,
+                fault.status ? (struct slice){0} : m->result.json);
     fault_free(&fault);
 }
 
