@@ -79,6 +79,7 @@ const struct command cli_commands[] = {
      "  alarm KEY              fire its alarm now\n"
      "  close KEY              close its connections (-c CODE)\n"
      "  purge KEY              drop state, alarm and retained events\n"
+     "  release KEY            end its quarantine (stoa status lists what is in one)\n"
      "  check FILE             load code as a shard would: what will hold, or FILE:LINE and the "
      "reason\n"
      "  test FILE.lua ...      run tests of rooms in memory: a line a case, failures with "
