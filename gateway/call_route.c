@@ -10,6 +10,7 @@
  *
  * A stream's items go to a session as they come; an HTTP client gets them in one array. */
 #include "common/json.h"
+#include "common/mutant.h"
 #include "common/utf8.h"
 #include "gateway/core.h"
 
@@ -192,6 +193,8 @@ static void room_call_send(struct gateway *g, struct room_call *c)
     c->sent = true;
     c->attempts++;
     timer_set(g, &c->timer, c->deadline_ns);
+    if (STOA_MUTANT(CALL_NEW_ID))
+        rng_bytes(&g->rng, c->msg_id, sizeof c->msg_id);
     struct message m = {.type = MSG_CALL, .cid = c->call.cid, .slot = c->slot, .key = c->key};
     m.call.verb = c->verb;
     memcpy(m.call.msg_id, c->msg_id, sizeof m.call.msg_id);

@@ -43,7 +43,8 @@ static bool must_hold(const struct session *s)
     if (list_empty(&s->subs))
         return false;
     const struct subscription *sub = LIST_ENTRY(s->subs.next, struct subscription, in_session);
-    return sub->member || (sub->start == START_LIVE && !STOA_MUTANT(HOLD_SKIPPED));
+    return (sub->member && !STOA_MUTANT(JOIN_UNAWAITED)) ||
+           (sub->start == START_LIVE && !STOA_MUTANT(HOLD_SKIPPED));
 }
 
 /* Pins where the reader begins: between this and its first frame the room may go on. */

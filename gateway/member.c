@@ -16,6 +16,7 @@
  * A close that the shard orders comes behind what it delivered before: the member waits in
  * g->endings until its subscription is live again, and is ended behind the fan-out. */
 #include "common/json.h"
+#include "common/mutant.h"
 #include "gateway/core.h"
 
 static struct slice name_of(const struct member *mb)
@@ -113,7 +114,7 @@ void member_leave(struct gateway *g, struct subscription *sub, unsigned code, st
     if (!mb)
         return;
     /* Without an owner nobody can be told; who owns the room next will miss it. */
-    if (mb->announced && sub->room->owner) {
+    if (mb->announced && sub->room->owner && !STOA_MUTANT(LEAVE_UNTOLD)) {
         struct message m = message_of(mb, MSG_LEAVE);
         m.leave.session = name_of(mb);
         m.leave.code = code;
@@ -153,6 +154,8 @@ static bool may_send(const struct member *mb)
 static void inputs_send(struct gateway *g, struct member *mb)
 {
     mb->stalled = false;
+    if (STOA_MUTANT(INPUT_NOT_AGAIN) && mb->counter > mb->n_inputs)
+        return;
     LIST_EACH(cursor, after, &mb->inputs)
     input_send(g, mb, LIST_ENTRY(cursor, struct input, in_member));
 }

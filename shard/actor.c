@@ -7,6 +7,8 @@
 #include "shard/actor.h"
 #include "shard/quarantine.h"
 
+#include "common/mutant.h"
+
 #include <stdlib.h>
 
 struct context actor_context(struct shard *s, struct actor *a, struct segment *g)
@@ -98,7 +100,9 @@ static void actor_read(struct shard *s, struct actor *a)
     STOA_ASSERT(code == ERR_OK);
     code = store->read_row(s->store, TABLE_STATE, id, none, &value);
     a->state_stored = code != ERR_NOT_FOUND;
-    if (code == ERR_OK && row_state(value, &a->state_version, &state)) {
+    if (STOA_MUTANT(RECOVER_NO_STATE)) {
+        code = ERR_NOT_FOUND;
+    } else if (code == ERR_OK && row_state(value, &a->state_version, &state)) {
         a->has_state = true;
         strbuf_put_slice(&a->state, state);
     } else if (code != ERR_NOT_FOUND) {
@@ -244,6 +248,8 @@ static bool drop(struct shard *s, const struct actor *a, enum store_table table,
 
 static bool write_connection(struct shard *s, struct actor *a, const struct connection *c)
 {
+    if (c->gone && STOA_MUTANT(LEFT_ROW_STAYS))
+        return true;
     if (c->gone) {
         a->room->rows -= c->stored;
         return !c->stored || drop(s, a, TABLE_CONNECTION, member_session(c));
@@ -277,6 +283,8 @@ static bool write_state(struct shard *s, struct actor *a)
 
 static bool write_alarm(struct shard *s, struct actor *a)
 {
+    if (STOA_MUTANT(ALARM_ROW_STAYS) && !a->alarm.set)
+        return true;
     strbuf_reset(&s->row);
     row_of_alarm(&a->alarm, &s->row);
     return write_value(s, a, TABLE_ALARM, a->alarm.set, &a->alarm_stored);
@@ -367,6 +375,11 @@ void actors_rollback(struct shard *s)
         struct actor *a = VEC_AT(&s->turn.actors, struct actor *)[i];
         struct room *room = a->room;
         a->touched = false;
+        if (STOA_MUTANT(ACTOR_SURVIVES)) {
+            a->state_dirty = a->alarm_dirty = false;
+            connections_settle(a);
+            continue;
+        }
         actor_drop(s, a, &fault);
         alarm_reload(s, room);
         for (uint32_t l = 0; l < room->n_links; l++) {

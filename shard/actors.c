@@ -42,13 +42,14 @@ void actor_row(struct shard *s, const struct store_row *row)
     struct alarm alarm = {0};
     switch (row->table) {
     case TABLE_CONNECTION:
-        member_watch(s, room, s->start_ns);
+        if (!STOA_MUTANT(RECOVER_ALL_THERE))
+            member_watch(s, room, s->start_ns);
         break;
     case TABLE_ALARM:
         if (row_alarm(row->value, &alarm)) {
             room->alarm_dead = alarm.dead;
             s->alarms_dead += alarm.dead;
-            if (!alarm.dead)
+            if (!alarm.dead && !STOA_MUTANT(RECOVER_NO_ALARM))
                 heap_set(&s->alarms, &room->alarm, alarm.due_ms);
         }
         strbuf_free(&alarm.why);

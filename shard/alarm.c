@@ -7,6 +7,8 @@
 #include "shard/actor.h"
 #include "shard/quarantine.h"
 
+#include "common/mutant.h"
+
 #define RETRY_FIRST_MS 2000
 #define RETRY_DOUBLINGS_MAX 20
 #define NO_SPACE_MS 1000
@@ -28,7 +30,8 @@ void alarm_decide(struct shard *s, struct op *op)
         return;
     }
     struct actor *a = actor_wake(s, room);
-    if (!a->alarm.set || a->alarm.dead || a->alarm.run != 0 || a->alarm.due_ms > s->clock_ms)
+    if (!a->alarm.set || a->alarm.dead || a->alarm.run != 0 ||
+        (a->alarm.due_ms > s->clock_ms && !STOA_MUTANT(ALARM_EARLY)))
         return;
     struct task t = {.kind = TASK_ALARM, .actor = a, .what = {.phase = PHASE_ALARM}};
     actor_touch(s, a);
@@ -89,7 +92,7 @@ void alarm_clear(struct shard *s, struct actor *a)
 static void arm(struct shard *s, struct room *room, const struct alarm *alarm)
 {
     if (alarm->set && !alarm->dead && alarm->run == 0)
-        heap_set(&s->alarms, &room->alarm, alarm->due_ms);
+        heap_set(&s->alarms, &room->alarm, alarm->due_ms - STOA_MUTANT(ALARM_EARLY) * 500);
     else
         heap_remove(&s->alarms, &room->alarm);
 }

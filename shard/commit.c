@@ -281,9 +281,25 @@ static void let_out(struct shard *s, bool deliveries, bool answers)
     }
 }
 
+static void reply_early(struct shard *s, enum message_type type)
+{
+    for (size_t i = 0; i < s->turn.answers.count; i++) {
+        const struct answer *a = &VEC_AT(&s->turn.answers, struct answer)[i];
+        if (a->kind == ANSWER_REPLY && a->reply->m.type == type)
+            answer_send(s, a);
+    }
+    hub_flush(s->hub, s->now);
+}
+
 void turn_finish(struct shard *s)
 {
     actors_write(s);
+    if (STOA_MUTANT(JOINED_BEFORE_COMMIT))
+        reply_early(s, MSG_JOINED);
+    if (STOA_MUTANT(RESULT_BEFORE_COMMIT))
+        reply_early(s, MSG_RESULT);
+    if (STOA_MUTANT(INPUT_ACK_BEFORE_COMMIT))
+        reply_early(s, MSG_INPUT_ACK);
     if (STOA_MUTANT(ACK_BEFORE_COMMIT) || STOA_MUTANT(DELIVER_BEFORE_COMMIT)) {
         let_out(s, STOA_MUTANT(DELIVER_BEFORE_COMMIT), STOA_MUTANT(ACK_BEFORE_COMMIT));
         hub_flush(s->hub, s->now);

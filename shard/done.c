@@ -2,6 +2,8 @@
  * again; in memory the id alone. */
 #include "shard/actor.h"
 
+#include "common/mutant.h"
+
 #define FORGET_MAX 200 /* a turn */
 
 static struct slice done_key(const struct done *d)
@@ -37,6 +39,8 @@ struct done *done_find(struct shard *s, const struct room *room, const uint8_t i
 {
     struct done key = {.room_id = room->room_id};
     memcpy(key.msg_id, id, sizeof key.msg_id);
+    if (STOA_MUTANT(CALL_AGAIN))
+        return NULL;
     return room->room_id ? (struct done *)map_get(s->done_by_id, done_key(&key)) : NULL;
 }
 
@@ -75,7 +79,7 @@ void done_add(struct shard *s, struct room *room, const uint8_t id[16], struct s
 /* How old it is nobody knows any more: its time begins anew. */
 void done_row(struct shard *s, struct room *room, const struct store_row *row)
 {
-    if (row->name.size == 16)
+    if (row->name.size == 16 && !STOA_MUTANT(RECOVER_NO_ANSWERS))
         (void)done_create(s, room, row->name.data);
 }
 

@@ -15,6 +15,7 @@
 #include <stdio.h>
 
 #include "common/json.h"
+#include "common/mutant.h"
 #include "common/utf8.h"
 
 #define CONFIRM_NS (MEMBER_CONFIRM_MS * NS_PER_MS)
@@ -198,6 +199,8 @@ static void decide_leave(struct shard *s, struct op *op)
         return;
     }
     close_run(s, c, op, (unsigned)m->code, m->reason, m->clean != 0, false);
+    if (STOA_MUTANT(REPLACED_CLOSES_TWICE) && c->replaced)
+        close_run(s, c, op, (unsigned)m->code, m->reason, m->clean != 0, false);
 }
 
 /* As long ago as can be, if it is not waited for. */
@@ -214,6 +217,12 @@ static bool is_lost(const struct shard *s, const struct connection *c)
 
 static void lost_run(struct shard *s, struct connection *c, const struct op *op)
 {
+    if (STOA_MUTANT(LOST_UNTOLD)) {
+        actor_touch(s, c->actor);
+        c->gone = true;
+        member_touch(c);
+        return;
+    }
     close_run(s, c, op, c->closing && c->close_code ? c->close_code : CODE_LOST, (struct slice){0},
               false, true);
 }
@@ -404,7 +413,8 @@ static void join_new(struct shard *s, struct actor *a, struct op *op)
     c->wants_members = op->join.members != 0;
     if (may_join(s, c, op, &fault)) {
         a->next_number++;
-        c->head = op->room->head; /* on_close of those whose place it takes was before it */
+        /* on_close of those whose place it takes was before it */
+        c->head = op->room->head - (STOA_MUTANT(JOIN_HEAD_EARLY) && op->room->head > 0);
         actor_touch(s, a);
         struct task t = {.kind = TASK_JOIN,
                          .actor = a,
@@ -506,13 +516,13 @@ static void decide_input(struct shard *s, struct op *op)
         c->peer = op->asker.peer; /* who speaks is there */
         c->life = op->asker.life;
     }
-    if (m->counter <= c->counter)
+    if (m->counter <= c->counter && !STOA_MUTANT(INPUT_AGAIN))
         reply_ack(s, c, NACK_NONE);
     else if (m->counter == c->counter + 1 && !s->has_space)
         reply_ack(s, c, NACK_DISK);
     else if (m->counter == c->counter + 1 && !room_rate_take(s, room, 1, &retry_ms))
         input_refuse(s, c, op);
-    else if (m->counter == c->counter + 1)
+    else if (m->counter == c->counter + 1 || STOA_MUTANT(INPUT_GAP) || STOA_MUTANT(INPUT_AGAIN))
         input_run(s, c, op);
 }
 

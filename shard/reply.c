@@ -3,6 +3,7 @@
  * an INPUT_ACK says what was on disk before, and a CLOSE was never meant. */
 #include "shard/actor.h"
 
+#include "common/mutant.h"
 #include "common/utf8.h"
 
 #define TEXT_MAX_BYTES 1024
@@ -85,7 +86,7 @@ void reply_joined(struct shard *s, struct room *room, struct asker asker, struct
     j->id = reply_keep(r, id);
     j->tags = reply_keep(r, tags);
     j->status = fault ? fault_status(fault) : 0;
-    j->head = c && c->head < room->head ? c->head : room->head;
+    j->head = c && c->head < room->head && !STOA_MUTANT(JOIN_HEAD_LATE) ? c->head : room->head;
     j->counter = c ? c->counter : 0;
     j->members_seq = room->head;
     j->members = reply_keep(r, strbuf_slice(&members));

@@ -8,6 +8,8 @@
  * A row is guarded by the store's checksum; what does not parse all the same is refused. */
 #include "shard/actor.h"
 
+#include "common/mutant.h"
+
 #include "proto/wire.h"
 
 #define REPLACED 1u
@@ -66,7 +68,7 @@ bool row_connection(struct slice value, struct connection *c)
     if (value.size - head < id || value.size - head - id < tags)
         return false;
     c->number = wire_get_le64(value.data);
-    c->counter = c->durable = wire_get_le64(value.data + 8);
+    c->counter = c->durable = STOA_MUTANT(RECOVER_NO_COUNTER) ? 0 : wire_get_le64(value.data + 8);
     c->head = wire_get_le64(value.data + 16);
     c->replaced = (flags & REPLACED) != 0;
     c->closing = (flags & CLOSING) != 0;

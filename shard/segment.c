@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #include "common/json.h"
+#include "common/mutant.h"
 
 struct running {
     struct shard *s;
@@ -120,7 +121,8 @@ static enum run_end failed(struct running *r, enum run_end end)
     struct task *t = r->t;
     bool answered = end == RUN_FAILED && t->kind == TASK_CALL && t->what.phase == PHASE_CALL &&
                     strcmp(r->fault.tag, execution_error) != 0;
-    if (end == RUN_KILLED || t->actor->handler->traits.rollback)
+    if (end == RUN_KILLED ||
+        (t->actor->handler->traits.rollback && !STOA_MUTANT(ROLLBACK_KEEPS_WRITES)))
         segment_renew(r);
     if (answered)
         return RUN_FAILED;
