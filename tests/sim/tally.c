@@ -46,11 +46,36 @@ static struct slice inner(struct slice array)
     return array.size < 2 ? (struct slice){0} : slice_of(array.data + 1, array.size - 2);
 }
 
+/* To everybody, each once: in one broadcast, in two that share the sockets, or one by one. Who is
+ * just joining is not among those that a handler can list. */
+static bool tell_all(struct context *ctx, uint64_t n, bool joins, struct fault *fault)
+{
+    const struct slice some = slice_text("m0");
+    const struct recipients to = {.to = &some, .n_to = 1},
+                            except = {.except = &some, .n_except = 1};
+    struct strbuf text = {0};
+    strbuf_printf(&text, MADE_TEXT "%" PRIu64 "}", n);
+    struct slice told = strbuf_slice(&text);
+    bool fine = true;
+    if (n % 4 == 0) {
+        fine = context_broadcast(ctx, told, &to, fault) &&
+               context_broadcast(ctx, told, &except, fault);
+    } else if (n % 4 == 1 && !joins) {
+        for (struct connection *c = context_next(ctx, NULL); c && fine; c = context_next(ctx, c))
+            fine = !connection_is_open(c) || context_send(ctx, c, told, fault);
+    } else {
+        fine = context_broadcast(ctx, told, NULL, fault);
+    }
+    strbuf_free(&text);
+    return fine;
+}
+
 /* Adds the step to the account and tells everybody; its number, or 0: *fault says why not. */
 static uint64_t step_add(struct context *ctx, struct slice step, struct fault *fault)
 {
     struct slice state = slice_text("{\"n\":0,\"s\":[]}");
-    struct strbuf next = {0}, told = {0};
+    struct strbuf next = {0};
+    bool joins = step.data[2] == 'c';
     uint64_t n = 0;
     (void)context_recall(ctx, &state);
     (void)json_u64(json_get(state, "n"), &n);
@@ -58,11 +83,8 @@ static uint64_t step_add(struct context *ctx, struct slice step, struct fault *f
     n++;
     strbuf_printf(&next, "{\"n\":%" PRIu64 ",\"s\":[%.*s%s%.*s]}", n, SLICE_FMT(before),
                   before.size > 0 ? "," : "", SLICE_FMT(step));
-    strbuf_printf(&told, MADE_TEXT "%" PRIu64 "}", n);
-    bool fine = context_save(ctx, strbuf_slice(&next), fault) &&
-                context_broadcast(ctx, strbuf_slice(&told), NULL, fault);
+    bool fine = context_save(ctx, strbuf_slice(&next), fault) && tell_all(ctx, n, joins, fault);
     strbuf_free(&next);
-    strbuf_free(&told);
     return fine ? n : 0;
 }
 
