@@ -6,6 +6,7 @@
  *   recover.c   the scan at start                  ask.c      questions of operators
  *   rooms.c     the table of rooms, slots, floors   actors.c  rooms with handlers, all of them
  *   cold.c      rooms of which only the row matters
+ *   rate.c      how much may come to a room        reboot.c   gateways that start anew
  *   quarantine.c  rooms whose code is not run     watch.c    how long code runs
  *
  * The order of a turn is the promise of the shard:
