@@ -199,26 +199,39 @@ bool subscription_miss(struct gateway *g, struct subscription *sub, struct miss 
     return true;
 }
 
-/* Words that precede the page's events. False: the subscription is gone. */
+/* What came behind a member's head is gone already. */
+static bool owed_is_gone(const struct subscription *sub, const struct message *m)
+{
+    const struct member *mb = sub->member;
+    return mb && m->replay.room_epoch == mb->head.epoch && m->replay.miss_to > mb->head.seq;
+}
+
+/* Words that precede the page's events. False: the subscription is gone. Who wants all there is
+ * hears nothing of what is gone, unless it was there when that happened. */
 static bool page_begin(struct gateway *g, struct subscription *sub, const struct message *m)
 {
     struct miss miss;
     struct position head = {m->replay.room_epoch, m->replay.head};
     bool wants_all = sub->fresh && !begins_at_position(sub);
+    if (wants_all && owed_is_gone(sub, m)) {
+        sub->pos = sub->member->head;
+        wants_all = false;
+    }
     if (!wants_all && replay_miss(m, sub->pos, &miss))
         return subscription_miss(g, sub, miss, head);
     return !sub->fresh || greet(g, sub, head);
 }
 
-/* How far a page is taken. One without transient items ends for a member at its head: the rest it
- * is owed whole. */
+/* How far a page is taken. One without transient items ends for a member at its head, or where what
+ * is gone ends: the rest it is owed whole. */
 static uint64_t page_end(const struct subscription *sub, const struct message *m, bool owed)
 {
     const struct member *mb = sub->member;
     bool without = !sub->whole || sub->last > 0;
-    bool cut = mb && !owed && without && m->replay.room_epoch == mb->head.epoch &&
-               m->replay.after > mb->head.seq && m->replay.miss_to <= mb->head.seq;
-    return cut ? mb->head.seq : m->replay.after;
+    if (!mb || owed || !without || m->replay.room_epoch != mb->head.epoch)
+        return m->replay.after;
+    uint64_t cut = owed_is_gone(sub, m) ? m->replay.miss_to : mb->head.seq;
+    return m->replay.after > cut ? cut : m->replay.after;
 }
 
 static size_t events_up_to(const struct packs *packs, uint64_t seq)

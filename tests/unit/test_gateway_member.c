@@ -582,6 +582,26 @@ START_TEST(test_replay)
 }
 END_TEST
 
+/* It was let in long ago, and some of what it was sent since is gone: it is told so, and gets the
+ * rest. */
+START_TEST(test_replay_behind_what_is_gone)
+{
+    open_v1(1);
+    door.mute = door.let_in = true;
+    say(1, "{\"sub\":\"chat:r\",\"replay\":\"all\"}");
+    room_say("chat:r", "1", EVENT_TRANSIENT, slice_text(""));
+    room_say("chat:r", "2", EVENT_TRANSIENT, slice_text(""));
+    room_say("chat:r", "3", EVENT_TRANSIENT, slice_text(""));
+    room_trim("chat:r", 1, MISS_EVICTED);
+    let_in();
+    const char *first = frame(&clients[1]);
+    ck_assert_ptr_nonnull(strstr(first, "\"missed\":{\"from\":\"100-0\",\"to\":\"100-1\""));
+    ck_assert_ptr_nonnull(strstr(frame(&clients[1]), "\"data\":2"));
+    ck_assert_ptr_nonnull(strstr(frame(&clients[1]), "\"data\":3"));
+    ck_assert_str_eq(frame(&clients[1]), "");
+}
+END_TEST
+
 /* ---- ends ---- */
 
 START_TEST(test_leave)
@@ -783,6 +803,7 @@ int main(void)
     tcase_add_test(tc, test_shared);
     tcase_add_test(tc, test_slow);
     tcase_add_test(tc, test_replay);
+    tcase_add_test(tc, test_replay_behind_what_is_gone);
     tcase_add_test(tc, test_leave);
     tcase_add_test(tc, test_closed_by_room);
     tcase_add_test(tc, test_closed_at_once);
