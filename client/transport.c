@@ -27,7 +27,9 @@
 #define MAX_MESSAGE_SLACK_BYTES KIB
 #define ROUTING_ID_BYTES 12
 #define CURVE_KEY_TEXT_BYTES 40
-#define DRAIN_PACKETS 256 /* of one socket in one turn */
+/* Of one socket in one turn: who takes what it brought has a chance before more comes. */
+#define DRAIN_PACKETS 256
+#define DRAIN_BYTES (4 * MIB)
 
 _Static_assert(REDIAL_SILENT_MS > CONNECT_TIMEOUT_MS + RECONNECT_MAX_MS &&
                    REDIAL_SILENT_MS > HANDSHAKE_TIMEOUT_MS + RECONNECT_MAX_MS,
@@ -258,7 +260,8 @@ static void dialer_drain(struct dialer *d)
 {
     struct transport *t = d->transport;
     d->dirty = true;
-    for (int i = 0; i < DRAIN_PACKETS; i++) {
+    size_t taken = 0;
+    for (int i = 0; i < DRAIN_PACKETS && taken < DRAIN_BYTES; i++) {
         zmq_msg_t bytes;
         zmq_msg_init(&bytes);
         if (zmq_msg_recv(&bytes, d->zmq, ZMQ_DONTWAIT) < 0) {
@@ -270,6 +273,7 @@ static void dialer_drain(struct dialer *d)
         struct buf packet = {.refs = 1, .size = zmq_msg_size(&bytes), .data = zmq_msg_data(&bytes)};
         hub_packet(t->hub, d->peer, &packet, t->now);
         STOA_ASSERT(packet.refs == 1);
+        taken += packet.size;
         zmq_msg_close(&bytes);
     }
 }
