@@ -394,9 +394,10 @@ static void check_type(const struct config *c, const struct config_type *type, s
                        "another name");
     snprintf(path, sizeof path, "types.%s.presence", type->name);
     if (type->presence && !config_type_has_handler(type))
-        config_problem(why, config_origin(c, path), path,
-                       "needs a handler: a member is a connection id, and only a handler's identify "
-                       "says whose connection it is");
+        config_problem(
+            why, config_origin(c, path), path,
+            "needs a handler: a member is a connection id, and only a handler's identify "
+            "says whose connection it is");
     snprintf(path, sizeof path, "types.%s.headers", type->name);
     for (size_t i = 0; i < type->headers.count; i++)
         if (!header_ok(type->headers.at[i]))

@@ -73,6 +73,17 @@ static void ask(struct gateway *g, const struct subscription *sub)
     member_again(g, sub->member);
 }
 
+/* The shard's configuration is another one, be it for a moment. */
+static void untold(struct gateway *g, struct subscription *sub)
+{
+    const struct slice why = slice_text("the room's shard tells no presence of this type (yet)");
+    const struct refusal r = {.status = tag_status("Busy"), .tag = slice_text("Busy"), .text = why};
+    if (sub->fresh)
+        v1_refused(g, sub, &r);
+    else
+        sub->session->dialect->end(g, sub, 1013, why);
+}
+
 bool presence_joined(struct gateway *g, struct subscription *sub, const struct msg_joined *j)
 {
     struct presence *p = sub->presence;
@@ -83,8 +94,7 @@ bool presence_joined(struct gateway *g, struct subscription *sub, const struct m
         return true;
     }
     if (!is_object(j->members)) {
-        sub->session->dialect->end(g, sub, 1013,
-                                   slice_text("the shard tells no presence of this type (yet)"));
+        untold(g, sub);
         return false;
     }
     p->wanted = false;

@@ -11,7 +11,7 @@ endforeach()
 add_library(shard_robot STATIC test_shard_actor_robot.c)
 target_link_libraries(shard_robot PUBLIC shard_rig)
 target_compile_options(shard_robot PRIVATE -Wno-conversion -Wno-format-nonliteral)
-foreach(subject rate actor actor_calls actor_random cold quarantine)
+foreach(subject presence rate actor actor_calls actor_random cold quarantine)
   stoa_test(shard_${subject} shard_robot)
 endforeach()
 
