@@ -49,6 +49,11 @@ bool json_find(struct slice text, const char *name, struct json_value *found);
 /* Appends the unescaped text of a JSON string (raw with quotes). False: not a string, or a lone
  * surrogate escape. U+0000 is kept. */
 bool json_unescape(struct json_value v, struct strbuf *out);
+/* Appends the texts of an array of strings behind each other and points `at` to them, as long as
+ * `text` is not written. False: it is no array, has more than `most`, or (*count < most) one that
+ * has no text; the *count before that are there. */
+bool json_texts(struct slice array, struct strbuf *text, struct slice *at, size_t most,
+                size_t *count);
 /* Non-negative integer without fraction or exponent, at most 2^53. */
 bool json_u64(struct json_value v, uint64_t *out);
 /* Appends `text` quoted and escaped (control characters, quote, backslash). Invalid UTF-8 bytes

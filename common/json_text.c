@@ -64,6 +64,24 @@ bool json_unescape(struct json_value v, struct strbuf *out)
     return true;
 }
 
+bool json_texts(struct slice array, struct strbuf *text, struct slice *at, size_t most,
+                size_t *count)
+{
+    size_t from = text->size;
+    bool sound = json_type_of(array) == JSON_ARRAY && json_valid(array);
+    struct json_iter it = sound ? json_members(array) : (struct json_iter){0};
+    *count = 0;
+    while (sound && json_next(&it)) {
+        size_t before = text->size;
+        sound = *count < most && json_unescape(it.value, text);
+        if (sound)
+            at[(*count)++].size = text->size - before;
+    }
+    for (size_t i = 0; i < *count; from += at[i++].size) /* it does not move any more */
+        at[i] = slice_of(text->data + from, at[i].size);
+    return sound;
+}
+
 static void control_quote(struct strbuf *out, uint8_t byte)
 {
     static const char DIGITS[] = "0123456789abcdef";

@@ -284,32 +284,15 @@ static void refused(struct gateway *g, struct member *mb, const struct refusal *
         v1_refused(g, sub, r);
 }
 
-static struct slice name_take(struct member *mb, size_t at, size_t size)
-{
-    return slice_of(mb->names.data + at, size);
-}
-
 /* Id and tags, by which filters are judged. */
 static void names_read(struct member *mb, const struct msg_joined *j)
 {
-    size_t sizes[MEMBER_TAGS_MAX] = {0};
+    size_t count;
     mb->names = (struct strbuf){0};
-    mb->n_tags = 0;
     strbuf_put_slice(&mb->names, j->id);
-    if (json_type_of(j->tags) == JSON_ARRAY && json_valid(j->tags)) {
-        struct json_iter it = json_members(j->tags);
-        while (mb->n_tags < MEMBER_TAGS_MAX && json_next(&it)) {
-            size_t before = mb->names.size;
-            if (it.value.type == JSON_STRING && json_unescape(it.value, &mb->names))
-                sizes[mb->n_tags++] = mb->names.size - before;
-            else
-                mb->names.size = before;
-        }
-    }
-    mb->id = name_take(mb, 0, j->id.size);
-    size_t at = j->id.size;
-    for (size_t i = 0; i < mb->n_tags; at += sizes[i++])
-        mb->tags[i] = name_take(mb, at, sizes[i]);
+    (void)json_texts(j->tags, &mb->names, mb->tags, MEMBER_TAGS_MAX, &count); /* the shard's care */
+    mb->n_tags = (uint8_t)count;
+    mb->id = slice_of(mb->names.data, j->id.size);
 }
 
 static void autos_read(struct member *mb, const struct msg_joined *j)

@@ -86,28 +86,22 @@ static size_t characters(struct slice text)
     return n;
 }
 
-/* Unescapes the tags behind each other, then cuts them apart. */
 static bool take_tags(struct connection *c, struct slice tags, struct fault *why)
 {
-    size_t ends[CONTEXT_TAGS_MAX] = {0};
-    struct json_iter it = json_members(tags);
-    while (json_next(&it)) {
-        size_t from = c->tag_text.size;
-        if (c->n_tags == CONTEXT_TAGS_MAX) {
-            fault_set(why, "RoomValidationError", "more than %d tags", CONTEXT_TAGS_MAX);
-            return false;
-        }
-        if (!json_unescape(it.value, &c->tag_text) ||
-            characters(slice_of(c->tag_text.data + from, c->tag_text.size - from)) >
-                CONTEXT_TAG_MAX_CHARS) {
-            fault_set(why, "RoomValidationError", "a tag is a text of at most %d characters",
-                      CONTEXT_TAG_MAX_CHARS);
-            return false;
-        }
-        ends[c->n_tags++] = c->tag_text.size;
+    size_t count;
+    bool fit = json_texts(tags, &c->tag_text, c->tags, CONTEXT_TAGS_MAX, &count);
+    c->n_tags = (uint8_t)count;
+    if (!fit && count == CONTEXT_TAGS_MAX) {
+        fault_set(why, "RoomValidationError", "more than %d tags", CONTEXT_TAGS_MAX);
+        return false;
     }
-    for (size_t i = 0, from = 0; i < c->n_tags; from = ends[i++])
-        c->tags[i] = slice_of(c->tag_text.data + from, ends[i] - from);
+    for (size_t i = 0; i < count; i++)
+        fit &= characters(c->tags[i]) <= CONTEXT_TAG_MAX_CHARS;
+    if (!fit) {
+        fault_set(why, "RoomValidationError", "a tag is a text of at most %d characters",
+                  CONTEXT_TAG_MAX_CHARS);
+        return false;
+    }
     for (size_t i = 0; i < c->n_tags; i++) {
         for (size_t k = 0; k < i; k++) {
             if (slice_equal(c->tags[i], c->tags[k])) {

@@ -153,20 +153,6 @@ void gateway_inputs_send(struct world *w, struct world_connection *c)
     }
 }
 
-static void tags_read(struct world_connection *c)
-{
-    size_t ends[sizeof c->tag / sizeof *c->tag] = {0};
-    struct slice tags = strbuf_slice(&c->tags);
-    if (!json_valid(tags) || json_type_of(tags) != JSON_ARRAY)
-        return;
-    struct json_iter it = json_members(tags);
-    while (c->n_tags < sizeof ends / sizeof *ends && json_next(&it))
-        if (json_unescape(it.value, &c->names))
-            ends[c->n_tags++] = c->names.size;
-    for (size_t i = 0, from = 0; i < c->n_tags; from = ends[i++])
-        c->tag[i] = slice_of(c->names.data + from, ends[i] - from);
-}
-
 static void on_joined(struct world *w, const struct message *m)
 {
     const struct msg_joined *j = &m->joined;
@@ -179,7 +165,8 @@ static void on_joined(struct world *w, const struct message *m)
             strbuf_put_slice(&c->tags, j->tags);
             strbuf_put_slice(&c->auto_request, j->auto_request);
             strbuf_put_slice(&c->auto_response, j->auto_response);
-            tags_read(c);
+            (void)json_texts(j->tags, &c->names, c->tag, sizeof c->tag / sizeof *c->tag,
+                             &c->n_tags);
         }
         inputs_taken(c, j->counter);
         gateway_inputs_send(w, c);

@@ -377,6 +377,31 @@ START_TEST(unescape)
 }
 END_TEST
 
+START_TEST(texts_of_an_array)
+{
+    struct slice at[3];
+    struct strbuf b = {0};
+    size_t n;
+    strbuf_put_text(&b, "<");
+    ck_assert(json_texts(slice_text(" [\"a\", \"\", \"\\u00e9\"] "), &b, at, 3, &n) && n == 3);
+    ck_assert(slice_is(at[0], "a") && at[1].size == 0 && slice_is(at[2], "\xc3\xa9"));
+    ck_assert_str_eq(strbuf_cstr(&b), "<a\xc3\xa9");
+    strbuf_reset(&b);
+    ck_assert(!json_texts(slice_text("[\"a\",\"b\",\"c\"]"), &b, at, 2, &n) && n == 2);
+    ck_assert(slice_is(at[0], "a") && slice_is(at[1], "b"));
+    static const char *const bad[] = {"[\"a\",1]", "[\"a\",\"\\ud800\"]", "[\"a\",null]"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        strbuf_reset(&b);
+        ck_assert(!json_texts(slice_text(bad[i]), &b, at, 3, &n) && n == 1);
+        ck_assert(slice_is(at[0], "a"));
+    }
+    ck_assert(!json_texts(slice_text("{\"a\":\"b\"}"), &b, at, 3, &n) && n == 0);
+    ck_assert(!json_texts(slice_text("[\"a\""), &b, at, 3, &n) && n == 0);
+    ck_assert(json_texts(slice_text("[]"), &b, at, 0, &n) && n == 0);
+    strbuf_free(&b);
+}
+END_TEST
+
 START_TEST(whole_numbers)
 {
     static const struct {
@@ -474,6 +499,7 @@ int main(void)
     tcase_add_test(t, find_is_valid_and_get);
     tcase_add_test(t, iteration_stays_inside_anything);
     tcase_add_test(t, unescape);
+    tcase_add_test(t, texts_of_an_array);
     tcase_add_test(t, whole_numbers);
     tcase_add_test(t, quote);
     tcase_add_test(t, quoted_bytes_come_back);

@@ -1,4 +1,4 @@
-/* SHELL. Tests of the store on LMDB against real files: round trips, trims, kills, who may open. */
+/* SHELL. Tests of the store on LMDB against real files: round trips, trims, who may open. */
 #include <check.h>
 #include <signal.h>
 #include <stdio.h>
@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "common/mem.h"
-#include "common/rng.h"
 #include "store_rig.h"
 
 /* ---- what is written is read ---- */
@@ -172,48 +171,7 @@ START_TEST(file_keeps_its_size)
 }
 END_TEST
 
-/* ---- kills ---- */
-
-/* Commits batches of ten for ever, telling after each how far it is. */
-_Noreturn static void commit_for_ever(int tell)
-{
-    struct store *s = open_usual();
-    for (uint64_t lsn = 1;; lsn += 10) {
-        uint64_t last = lsn + 9;
-        if (append_many(s, lsn, 10, 300) != ERR_OK ||
-            write(tell, &last, sizeof last) != sizeof last)
-            _exit(1);
-    }
-}
-
-START_TEST(killed_in_mid_load)
-{
-    struct rng rng;
-    rng_seed(&rng, 40 + (uint64_t)_i);
-    int tell[2];
-    ck_assert_int_eq(pipe(tell), 0);
-    pid_t child = fork();
-    if (child == 0)
-        commit_for_ever(tell[1]);
-    close(tell[1]);
-    uint64_t acked = 0, more;
-    for (uint64_t n = 20 + rng_below(&rng, 200); n > 0; n--)
-        ck_assert_int_eq(read(tell[0], &acked, sizeof acked), sizeof acked);
-    kill(child, SIGKILL);
-    ck_assert_int_eq(waitpid(child, NULL, 0), child);
-    while (read(tell[0], &more, sizeof more) == sizeof more)
-        acked = more;
-    close(tell[0]);
-    struct seen seen;
-    struct store *s = open_usual();
-    ck_assert_int_eq(scan(s, &seen, 300), ERR_OK);
-    ck_assert_uint_ge(seen.records, acked);
-    ck_assert(seen.records == seen.last_lsn && seen.records % 10 == 0);
-    ck_assert(seen.intact && seen.ascending && seen.damaged == 0);
-    ck_assert_int_eq(append_many(s, seen.last_lsn + 1, 10, 300), ERR_OK);
-    store_lmdb_close(&s);
-}
-END_TEST
+/* ---- an end in mid-transaction; kills are test_store_rows_disk.c's ---- */
 
 START_TEST(ended_in_mid_transaction)
 {
@@ -338,7 +296,6 @@ int main(void)
     tcase_add_test_raise_signal(t, lsn_is_never_reused, SIGABRT);
     tcase_add_test(t, trim_takes_the_oldest);
     tcase_add_test(t, file_keeps_its_size);
-    tcase_add_loop_test(t, killed_in_mid_load, 0, 8);
     tcase_add_test(t, ended_in_mid_transaction);
     tcase_add_test(t, second_opener_is_refused);
     tcase_add_test(t, foreign_directory_is_refused);
