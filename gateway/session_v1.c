@@ -188,6 +188,8 @@ void v1_call_done(struct gateway *g, struct session *s, struct slice ref, struct
 
 void v1_call_item(struct gateway *g, struct session *s, struct slice ref, struct slice item)
 {
+    if (ref.size == 0)
+        return;
     struct strbuf *out = control_begin(g, "");
     ref_put(out, ref);
     strbuf_put_text(out, ",\"item\":");

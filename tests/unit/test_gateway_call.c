@@ -398,6 +398,9 @@ START_TEST(test_v1_frames)
     ck_assert_str_eq(frame(c), "{\"ref\":3,\"item\":1}");
     ck_assert_str_eq(frame(c), "{\"ref\":3,\"item\":null}");
     ck_assert_str_eq(frame(c), "{\"ref\":3,\"ok\":3}");
+    say(1, "{\"call\":\"chat:1\",\"method\":\"list\"}"); /* no ref: it wants to hear nothing */
+    say(1, "{\"ping\":1}");
+    ck_assert_str_eq(frame(c), "{\"pong\":1}");
     answer = (struct answer){
         .result = {.status = 404, .tag = text("NoSuchMethod"), .text = text("none")}};
     say(1, "{\"call\":\"chat:1\",\"method\":\"x\",\"ref\":4,\"idempotencyKey\":\"k\"}");
@@ -410,7 +413,7 @@ START_TEST(test_v1_frames)
     ck_assert_ptr_nonnull(strstr(frame(c), "\"tag\":\"RoomValidationError\""));
     say(1, "{\"call\":\"chat:1\",\"method\":\"x\",\"idempotencyKey\":\"\"}");
     ck_assert_ptr_nonnull(strstr(frame(c), "{\"ref\":null,\"error\":{\"tag\":\"BadRequest\""));
-    ck_assert_uint_eq(n_heard, 4);
+    ck_assert_uint_eq(n_heard, 5);
     answer.mute = true;
     say(1, "{\"call\":\"chat:1\",\"method\":\"x\",\"ref\":9}");
     pass_ms(PUBLISH_TIMEOUT_MS + 100);
