@@ -182,10 +182,15 @@ test.case("identify decides id, tags, state; meta is for on_connect", function()
   test.equal(ask(t, "me").connection, null)
 end)
 
-test.case("who names no id gets one", function()
-  local a = test.room(PROBE, "one"):connect {}
+test.case("who names no id gets one; an id has 256 bytes at most", function()
+  local t = begin()
+  local a = t:connect {}
   assert(#a.id > 0)
   test.equal(a.tags, array {})
+  assert(#t:connect({ query = { id = "" } }).id > 0)
+  test.equal(#connect(t, { id = ("é"):rep(128) }).id, 256)
+  local r = connect(t, { id = ("x"):rep(257) })
+  test.equal({ r.status, r.tag }, { 400, "RoomValidationError" })
 end)
 
 test.case("refusals: by identify, by on_connect, by failing; and a failure that is handled", function()
@@ -736,4 +741,13 @@ test.case("retries: as many as it wants", function()
     assert(tries < 5)
   end
   test.equal(tries, 2)
+end)
+
+test.case("without identify it is who the token says, and the query says nothing", function()
+  local t = begin_strict()
+  local a = t:connect { query = { id = "x" }, claims = { id = "ann", tags = { "t" }, att = { n = 1 }, sub = "s" } }
+  test.equal({ a.id, a.tags }, { "ann", { "t" } })
+  test.equal(t:connections(), { { id = "ann", tags = { "t" }, state = { n = 1 } } })
+  a:receive_raw "no JSON" -- without on_decode_error: nobody is told
+  test.equal({ heard(a), open(a) }, { array {}, { true } })
 end)

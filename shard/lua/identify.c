@@ -4,8 +4,6 @@
 
 #include "common/json.h"
 
-#define ID_MAX_BYTES 256
-
 struct question {
     struct slice request;
     struct lua_handler *h;
@@ -25,12 +23,9 @@ static bool json_field(lua_State *L, int index, const char *name, struct strbuf 
 
 static void id_check(lua_State *L, int type)
 {
-    size_t size = 0;
-    if (type == LUA_TSTRING)
-        lua_tolstring(L, -1, &size);
-    if (type != LUA_TNIL && (type != LUA_TSTRING || size == 0 || size > ID_MAX_BYTES))
-        error_raise(L, "UpgradeError", "identify: id must be a text of 1 to %d bytes",
-                    ID_MAX_BYTES);
+    if (type != LUA_TNIL && type != LUA_TSTRING)
+        error_raise(L, "UpgradeError", "identify: id must be a text, not a %s",
+                    lua_typename(L, type));
 }
 
 static void tags_check(lua_State *L, int type)
@@ -154,6 +149,7 @@ bool identify_run(struct handler *base, struct slice request, struct identity *o
         *out = h->identity;
         return true;
     }
+    out->stopped = h->stop != STOP_NOT && h->stop != STOP_PURGE;
     if (strcmp(fault->tag, "UpgradeError") != 0 || fault->status == 0)
         return false;
     strbuf_reset(&h->identity_text); /* room.refuse */

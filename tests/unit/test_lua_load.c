@@ -145,7 +145,7 @@ START_TEST(who_they_are)
         {"{\"query\":{\"userId\":\"typo\"}}",
          "UpgradeError: identify: unknown field 'idd'; there are id, tags, state, meta"},
         {"{\"query\":{\"userId\":\"number\"}}",
-         "UpgradeError: identify: id must be a text of 1 to 256 bytes"},
+         "UpgradeError: identify: id must be a text, not a number"},
         {"{\"query\":{\"userId\":\"tags\"}}", "UpgradeError: identify: tag 1 is a number; tags are "
                                               "texts"},
         {"{\"query\":{\"userId\":\"loop\"}}",
