@@ -9,6 +9,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "process"))
 import http.client
 
 from cluster import Process, wait_until
+from rooms import LUA
 
 REST_S = 1.0  # of a process that ended by itself
 ROUTER_PORT, SHARD_PORT, GATEWAY_PORT, MONITOR_PORT = 7100, 7200, 8080, 8090
@@ -19,6 +20,7 @@ CONFIG = """cluster:
 auth: {{ mode: none }}
 types:
   events: {{ retention: {{ age: 1d, count: 1000000, bytes: 1GiB }} }}
+  tally: {{ handler: {tally} }}
 """
 
 
@@ -74,7 +76,8 @@ class Cluster:
         self.config = self.dir / "stoa.yaml"
         self.router_at = [f"{hosts.address(name)}:{ROUTER_PORT}" for name in routers]
         self.shard_at = [f"{hosts.address(name)}:{SHARD_PORT}" for name in shards]
-        self.config.write_text(CONFIG.format(routers=", ".join(map(repr, self.router_at)), shards=", ".join(map(repr, self.shard_at))))
+        (self.dir / "tally.lua").write_text(LUA)
+        self.config.write_text(CONFIG.format(tally=self.dir / "tally.lua", routers=", ".join(map(repr, self.router_at)), shards=", ".join(map(repr, self.shard_at))))
         self.shards = [self.member(name, n, "--data", self.dir / name, "--listen", self.shard_at[n]) for n, name in enumerate(shards)]
         self.routers = [self.member(name, n) for n, name in enumerate(routers)]
         self.gateways = [self.member(name, n, "--listen", f"{hosts.address(name)}:{GATEWAY_PORT}") for n, name in enumerate(gateways)]
