@@ -271,11 +271,9 @@ void member_again(struct gateway *g, struct member *mb)
         member_settled(g, mb);
 }
 
-/* The shard does not want it, and has forgotten it. */
 static void refused(struct gateway *g, struct member *mb, const struct refusal *r)
 {
     struct subscription *sub = mb->sub;
-    mb->announced = false;
     if (mb->joined)
         sub->session->dialect->end(g, sub, 1012, slice_text("the room has ended this connection"));
     else if (sub->session->hold)
@@ -337,6 +335,7 @@ void member_on_joined(struct gateway *g, struct call *call, const struct message
         bool fine = j->status >= 400 && j->status <= 599;
         struct refusal r = {
             .status = fine ? (unsigned)j->status : 500, .tag = j->tag, .text = j->text};
+        mb->announced = false; /* the shard has forgotten it */
         refused(g, mb, &r);
         return;
     }
@@ -458,6 +457,7 @@ void member_on_close(struct gateway *g, uint32_t peer, const struct message *m)
                                   .tag = slice_text("Busy"),
                                   .text = slice_text("the room has ended this connection")};
         call_end(g, &mb->call);
+        mb->announced = false;
         refused(g, mb, &r);
         return;
     }
