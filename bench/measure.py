@@ -76,7 +76,7 @@ class Server:
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def load(self, *words, pids=None, timeout=180):
-        command = [tool("wsload"), "--json", "--pid", ",".join(map(str, pids or self.pids)), *map(str, words)]
+        command = [tool("wsload"), "--pid", ",".join(map(str, pids or self.pids)), *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         if not lines:

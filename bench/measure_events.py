@@ -158,7 +158,7 @@ def idle(server, options):
         def rss():
             return [sum(p.rss_kib() for p in group) for group in (server.cluster.gateways, server.cluster.shards)]
         before = rss()
-        load = subprocess.Popen([tool("wsload"), "--json", *map(str, server.sub()), "--conns", "10000", "--rooms", "10000", "--no-pub",
+        load = subprocess.Popen([tool("wsload"), *map(str, server.sub()), "--conns", "10000", "--rooms", "10000", "--no-pub",
                                  "--hold", "4", "--connect-timeout", "60"], stdout=subprocess.PIPE, text=True)
         wait_until("10,000 sockets", lambda: server.cluster.gateways[0].metric("stoa_sockets") >= 10000, 60, 0.2)
         time.sleep(1.5)
@@ -185,7 +185,7 @@ def mixed(server, options):
     for label, idle_sockets in (("alone", 0), ("beside 4,000 idle", 4000)):
         extra = None
         if idle_sockets:
-            extra = subprocess.Popen([tool("wsload"), "--json", "--url", f"ws://127.0.0.1:{server.base[1]}/events?key=idle:{{room}}",
+            extra = subprocess.Popen([tool("wsload"), "--url", f"ws://127.0.0.1:{server.base[1]}/events?key=idle:{{room}}",
                                       "--conns", str(idle_sockets), "--rooms", str(idle_sockets), "--no-pub", "--hold", str(options.seconds + 6)],
                                      stdout=subprocess.DEVNULL)
             wait_until("idle sockets", lambda: server.cluster.gateways[0].metric("stoa_sockets") >= idle_sockets, 60, 0.2)
