@@ -3,10 +3,10 @@
  * and told to all sockets. In the end the account is read over HTTP and given to the oracle, which
  * holds it against what callers and sockets saw (rules R1 to R5 of history.h). members.c has those.
  *
- * The state is {"n":STEPS,"s":[STEP...]}, a step ["c",WHO] (connect), ["x",WHO] (close),
- * ["s",WHO,MSG] (frame), ["k",MSG] (call), ["a",MSG,DUE] (call that sets the alarm), ["r",NOW]
- * (alarm). Who a socket is says its tag: ids are shared, so that connections are replaced and
- * refused. */
+ * The state is {"n":STEPS,"s":"STEP;STEP;..."}, a step `c WHO` (connect), `x WHO` (close), `s WHO
+ * MSG` (frame), `k MSG` (call), `a MSG DUE` (call that sets the alarm), `r NOW` (alarm): one
+ * string, as it is read again at every step. Who a socket is says its tag: ids are shared, so that
+ * connections are replaced and refused. */
 #include "sim.h"
 
 #include <inttypes.h>
@@ -41,6 +41,14 @@ static const char *const names[TALLY_ROOMS] = {"made:t0", "made:t1"};
 
 /* ---- a step ---- */
 
+static uint64_t number_of(struct slice word)
+{
+    char digits[24] = "";
+    if (word.size < sizeof digits)
+        memcpy(digits, word.data, word.size);
+    return strtoull(digits, NULL, 10);
+}
+
 static struct slice inner(struct slice array)
 {
     return array.size < 2 ? (struct slice){0} : slice_of(array.data + 1, array.size - 2);
@@ -73,16 +81,18 @@ static bool tell_all(struct context *ctx, uint64_t n, bool joins, struct fault *
 /* Adds the step to the account and tells everybody; its number, or 0: *fault says why not. */
 static uint64_t step_add(struct context *ctx, struct slice step, struct fault *fault)
 {
-    struct slice state = slice_text("{\"n\":0,\"s\":[]}");
+    struct slice state = slice_text("{\"n\":0,\"s\":\"\"}");
     struct strbuf next = {0};
-    bool joins = step.data[2] == 'c';
+    bool joins = step.data[0] == 'c';
     uint64_t n = 0;
     (void)context_recall(ctx, &state);
     (void)json_u64(json_get(state, "n"), &n);
     struct slice before = inner(json_get(state, "s").raw);
     n++;
-    strbuf_printf(&next, "{\"n\":%" PRIu64 ",\"s\":[%.*s%s%.*s]}", n, SLICE_FMT(before),
-                  before.size > 0 ? "," : "", SLICE_FMT(step));
+    strbuf_printf(&next, "{\"n\":%" PRIu64 ",\"s\":\"", n);
+    strbuf_put_slice(&next, before);
+    strbuf_put_slice(&next, step);
+    strbuf_put_text(&next, ";\"}");
     bool fine = context_save(ctx, strbuf_slice(&next), fault) && tell_all(ctx, n, joins, fault);
     strbuf_free(&next);
     return fine ? n : 0;
@@ -95,13 +105,13 @@ static enum run_end step_of(struct context *ctx, char kind, uint64_t msg, struct
     struct slice who = c ? connection_tag(c, 0) : (struct slice){0};
     switch (kind) {
     case 's':
-        snprintf(text, sizeof text, "[\"s\",\"%.*s\",%" PRIu64 "]", SLICE_FMT(who), msg);
+        snprintf(text, sizeof text, "s %.*s %" PRIu64, SLICE_FMT(who), msg);
         break;
     case 'r':
-        snprintf(text, sizeof text, "[\"r\",%" PRId64 "]", context_now_ms(ctx));
+        snprintf(text, sizeof text, "r %" PRId64, context_now_ms(ctx));
         break;
     default:
-        snprintf(text, sizeof text, "[\"%c\",\"%.*s\"]", kind, SLICE_FMT(who));
+        snprintf(text, sizeof text, "%c %.*s", kind, SLICE_FMT(who));
     }
     return step_add(ctx, slice_text(text), fault) > 0 ? RUN_DONE : RUN_FAILED;
 }
@@ -120,9 +130,9 @@ static enum run_end call_do(struct world *w, struct context *ctx, const struct r
     char text[80];
     int64_t due = context_now_ms(ctx) + (int64_t)rng_below(&w->odd, ALARM_MS);
     if (r->arms)
-        snprintf(text, sizeof text, "[\"a\",%" PRIu64 ",%" PRId64 "]", r->msg, due);
+        snprintf(text, sizeof text, "a %" PRIu64 " %" PRId64, r->msg, due);
     else
-        snprintf(text, sizeof text, "[\"k\",%" PRIu64 "]", r->msg);
+        snprintf(text, sizeof text, "k %" PRIu64, r->msg);
     uint64_t n = step_add(ctx, slice_text(text), fault);
     if (n == 0 || (r->arms && !context_schedule_at(ctx, due, fault)))
         return RUN_FAILED;
@@ -138,12 +148,9 @@ static enum run_end call_begin(struct world *w, struct context *ctx, const struc
                                struct run **run, struct strbuf *result, struct fault *fault)
 {
     struct run r = {.arms = slice_is(what->method, "arm")};
-    char digits[24] = "";
     if (!r.arms && !slice_is(what->method, "add"))
         return RUN_ABSENT;
-    if (what->input.size < sizeof digits)
-        memcpy(digits, what->input.data, what->input.size);
-    r.msg = strtoull(digits, NULL, 10);
+    r.msg = number_of(what->input);
     if (rng_below(&w->odd, 4) == 0 &&
         context_sleep(ctx, (int64_t)rng_below(&w->odd, SLEEP_MS), fault)) {
         *run = mem_alloc(sizeof r);
@@ -156,7 +163,6 @@ static enum run_end call_begin(struct world *w, struct context *ctx, const struc
 enum run_end tally_run(struct world *w, struct context *ctx, const struct invocation *what,
                        struct run **run, struct strbuf *result, struct fault *fault)
 {
-    char digits[24] = "";
     switch (what->phase) {
     case PHASE_CONNECT:
         return step_of(ctx, 'c', 0, fault);
@@ -165,9 +171,7 @@ enum run_end tally_run(struct world *w, struct context *ctx, const struct invoca
     case PHASE_ALARM:
         return step_of(ctx, 'r', 0, fault);
     case PHASE_EVENT:
-        if (what->input.size < sizeof digits)
-            memcpy(digits, what->input.data, what->input.size);
-        return step_of(ctx, 's', strtoull(digits, NULL, 10), fault);
+        return step_of(ctx, 's', number_of(what->input), fault);
     case PHASE_CALL:
         return call_begin(w, ctx, what, run, result, fault);
     default:
@@ -265,28 +269,31 @@ static bool was_rolled_back(const struct tally *t, uint64_t msg)
     return false;
 }
 
+static struct slice cut(struct slice *text, char at)
+{
+    const uint8_t *end = text->size > 0 ? memchr(text->data, at, text->size) : NULL;
+    struct slice word = end ? slice_of(text->data, (size_t)(end - text->data)) : *text;
+    *text = end ? slice_of(end + 1, text->size - word.size - 1) : (struct slice){0};
+    return word;
+}
+
 static void tell_step(struct world *w, unsigned room, uint64_t at, struct slice step)
 {
     static const char kinds[] = "cxskar"; /* in the order of enum history_what */
-    struct json_value parts[3] = {{0}};
-    size_t n = 0;
-    struct json_iter it = json_members(step);
-    while (n < 3 && json_next(&it))
-        parts[n++] = it.value;
-    const char *kind = n > 0 ? strchr(kinds, parts[0].raw.data[1]) : NULL;
+    struct slice rest = step, word = cut(&rest, ' ');
+    const char *kind = word.size == 1 ? strchr(kinds, word.data[0]) : NULL;
     if (!kind) {
         world_fail(w, "the account of %s has %.*s", names[room], SLICE_FMT(step));
         return;
     }
     struct history_entry e = {.op = H_STEP, .at = at};
     e.what = (uint8_t)(H_DID_CONNECT + (kind - kinds));
-    bool has_who = e.what <= H_DID_SAY;
-    if (has_who)
-        e.who = history_name(w->history, inner(parts[1].raw));
-    else
-        (void)json_u64(parts[1], e.what == H_DID_ALARM ? &e.number : &e.msg);
-    if (n > 2)
-        (void)json_u64(parts[2], has_who ? &e.msg : &e.number);
+    if (e.what <= H_DID_SAY)
+        e.who = history_name(w->history, cut(&rest, ' '));
+    if (e.what == H_DID_SAY || e.what == H_DID_CALL || e.what == H_DID_ARM)
+        e.msg = number_of(cut(&rest, ' '));
+    if (e.what == H_DID_ARM || e.what == H_DID_ALARM)
+        e.number = number_of(rest);
     if (e.msg > 0 && was_rolled_back(w->tally, e.msg))
         world_fail(w, "call %" PRIu64 " failed, and %s keeps what it did", e.msg, names[room]);
     tally_entry(w, room, e);
@@ -295,16 +302,13 @@ static void tell_step(struct world *w, unsigned room, uint64_t at, struct slice 
 static void tell_account(struct world *w, unsigned room, struct slice state)
 {
     uint64_t n = 0, seen = 0;
-    struct process *owner = owner_of(w, room);
     (void)json_u64(json_get(state, "n"), &n);
-    if (json_type_of(state) == JSON_OBJECT) {
-        struct json_iter it = json_members(json_get(state, "s").raw);
-        while (json_next(&it))
-            tell_step(w, room, ++seen, it.value.raw);
-    }
+    struct slice steps = inner(json_get(state, "s").raw);
+    while (steps.size > 0)
+        tell_step(w, room, ++seen, cut(&steps, ';'));
     if (seen != n)
         world_fail(w, "%s has %" PRIu64 " steps and counts %" PRIu64, names[room], seen, n);
-    int64_t clock = process_now(owner).wall_ms - ALARM_LATE_S * 1000;
+    int64_t clock = process_now(owner_of(w, room)).wall_ms - ALARM_LATE_S * 1000;
     tally_entry(w, room, (struct history_entry){.op = H_STEPS, .at = n, .number = (uint64_t)clock});
 }
 
