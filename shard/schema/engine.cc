@@ -41,10 +41,13 @@
 namespace
 {
 
-constexpr int64_t WORK_MAX = 5000000;   /* of one check: some tenths of a second at worst */
-constexpr int64_t WORK_SAYING = 200000; /* of finding the words for a misfit */
-constexpr int64_t WORK_OF_VISIT = 16;   /* a callout of a pattern: 1 */
-constexpr size_t TEXT_OF_WORK = 8;      /* bytes that a pattern goes over */
+#ifndef STOA_SCHEMA_WORK_MAX /* fuzzing has less patience */
+#define STOA_SCHEMA_WORK_MAX 5000000
+#endif
+constexpr int64_t WORK_MAX = STOA_SCHEMA_WORK_MAX; /* of one check: tenths of a second at worst */
+constexpr int64_t WORK_SAYING = 200000;            /* of finding the words for a misfit */
+constexpr int64_t WORK_OF_VISIT = 16;              /* a callout of a pattern: 1 */
+constexpr size_t TEXT_OF_WORK = 8;                 /* bytes that a pattern goes over */
 constexpr size_t TEXT_OF_COMPARISON = 32;
 constexpr uint32_t MATCH_LIMIT = 10000000; /* behind the count, should a callout be left out */
 constexpr uint32_t HEAP_LIMIT_KIB = 32 * 1024;
