@@ -16,15 +16,13 @@ bool asker_is_there(const struct shard *s, struct asker asker)
 static size_t owned_ranges(const struct shard *s, struct slot_range *ranges, size_t max)
 {
     size_t count = 0;
-    for (uint32_t slot = 0; slot < SLOT_COUNT; slot++) {
-        uint64_t epoch = s->slot_epoch[slot];
-        if (epoch == 0)
+    for (uint32_t slot = 0; slot < SLOT_COUNT && count < max;) {
+        uint32_t lo = slot;
+        uint64_t epoch = s->slot_epoch[lo];
+        while (++slot < SLOT_COUNT && s->slot_epoch[slot] == epoch)
             continue;
-        struct slot_range *last = count ? &ranges[count - 1] : NULL;
-        if (last && last->hi + 1 == slot && last->epoch == epoch)
-            last->hi = slot;
-        else if (count < max)
-            ranges[count++] = (struct slot_range){.lo = slot, .hi = slot, .epoch = epoch};
+        if (epoch != 0)
+            ranges[count++] = (struct slot_range){.lo = lo, .hi = slot - 1, .epoch = epoch};
     }
     return count;
 }
