@@ -85,6 +85,7 @@ struct identity {
     struct slice meta;    /* JSON, seen in PHASE_CONNECT only; empty: null */
     unsigned status;      /* refused with this HTTP status; 0: welcome */
     struct slice refusal; /* text of the refusal */
+    bool stopped;         /* it failed because it was over its budget */
 };
 
 struct handler_vtable {
