@@ -42,11 +42,12 @@ namespace
 {
 
 #ifndef STOA_SCHEMA_WORK_MAX /* fuzzing has less patience */
-#define STOA_SCHEMA_WORK_MAX 5000000
+#define STOA_SCHEMA_WORK_MAX 4000000
 #endif
 constexpr int64_t WORK_MAX = STOA_SCHEMA_WORK_MAX; /* of one check: tenths of a second at worst */
 constexpr int64_t WORK_SAYING = 200000;            /* of finding the words for a misfit */
-constexpr int64_t WORK_OF_VISIT = 16;              /* a callout of a pattern: 1 */
+constexpr int64_t WORK_OF_BYTE = 4;                /* of a document: every value may be visited */
+constexpr int64_t WORK_OF_VISIT = 8;               /* a callout of a pattern: 1 */
 constexpr size_t TEXT_OF_WORK = 8;                 /* bytes that a pattern goes over */
 constexpr size_t TEXT_OF_COMPARISON = 32;
 constexpr uint32_t MATCH_LIMIT = 10000000; /* behind the count, should a callout be left out */
@@ -451,7 +452,7 @@ extern "C" bool engine_load(struct engine *e, const char *text, size_t size, cha
 extern "C" bool engine_check(struct engine *e, const char *text, size_t size, char *why,
                              size_t why_size)
 {
-    work w{&e->known, WORK_MAX, size, 0};
+    work w{&e->known, WORK_MAX + WORK_OF_BYTE * static_cast<int64_t>(size), size, 0};
     bool fits = false;
     try {
         document tree;
