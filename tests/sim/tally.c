@@ -18,6 +18,7 @@
 #define ALARM_LATE_S 20 /* one that is due so long before the end has run */
 #define SLEEP_MS 300    /* of a call that waits before it does anything */
 #define FAILS_EVERY 12  /* calls */
+#define CLOSES_EVERY 20 /* calls: the oldest connection */
 #define READ_TRIES 40
 
 struct run {
@@ -135,6 +136,10 @@ static enum run_end call_do(struct world *w, struct context *ctx, const struct r
         snprintf(text, sizeof text, "k %" PRIu64, r->msg);
     uint64_t n = step_add(ctx, slice_text(text), fault);
     if (n == 0 || (r->arms && !context_schedule_at(ctx, due, fault)))
+        return RUN_FAILED;
+    struct connection *c = rng_below(&w->odd, CLOSES_EVERY) == 0 ? context_next(ctx, NULL) : NULL;
+    if (c && connection_is_open(c) &&
+        !context_close(ctx, c, 4000, slice_text("its time is over"), fault))
         return RUN_FAILED;
     if (w->made.traits.rollback && rng_below(&w->odd, FAILS_EVERY) == 0) {
         fault_set(fault, "Mine", "it did not work");
