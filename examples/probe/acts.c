@@ -3,8 +3,6 @@
 
 #include <stdlib.h>
 
-#define TEXT_OBJECT "{\"text\":\"\"}" /* what the acts *_bytes fill */
-
 /* ---- inputs and answers ---- */
 
 static stoa_room_bytes member(const struct job *j, const char *name)
@@ -32,12 +30,15 @@ static int64_t whole_member(const struct job *j, const char *name)
 /* {"text":"xxx..."} of so many bytes. */
 static stoa_room_bytes filled(const struct job *j)
 {
-    size_t n = (size_t)whole_member(j, "bytes"), bare = sizeof TEXT_OBJECT - 1;
-    char *p = host->alloc(j->ctx, n);
-    memset(p, 'x', n);
-    memcpy(p, TEXT_OBJECT, bare - 2);
-    memcpy(p + n - 2, "\"}", 2);
-    return (stoa_room_bytes){p, n};
+    const stoa_room_bytes head = STOA_ROOM_TEXT("{\"text\":\""), tail = STOA_ROOM_TEXT("\"}");
+    size_t n = (size_t)whole_member(j, "bytes") - head.n - tail.n;
+    struct text t = {.ctx = j->ctx};
+    char *fill = host->alloc(j->ctx, n);
+    memset(fill, 'x', n);
+    put(&t, head);
+    put(&t, (stoa_room_bytes){fill, n});
+    put(&t, tail);
+    return bytes_of(&t);
 }
 
 static stoa_room_rc answer(struct job *j, const struct text *t)
@@ -473,8 +474,8 @@ static stoa_room_rc act_count_to(struct job *j)
 
 static stoa_room_rc act_random(struct job *j)
 {
-    int differ = host->random(j->ctx) != host->random(j->ctx);
-    j->out = differ ? STOA_ROOM_TEXT("true") : STOA_ROOM_TEXT("false");
+    uint64_t first = host->random(j->ctx), second = host->random(j->ctx);
+    j->out = first != second ? STOA_ROOM_TEXT("true") : STOA_ROOM_TEXT("false");
     return STOA_ROOM_OK;
 }
 
