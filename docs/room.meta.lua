@@ -207,9 +207,9 @@ function sibling:call(id, method, input) end
 ---@field identify? fun(req: { query: table, claims: table?, headers: table, ip: string, client_state: Json }): { id?: string, tags?: string[], state?: Json, meta?: Json }?
 ---@field init? fun(env: table)
 ---@field decode_event? fun(e: Json): Json
----@field decode_state? fun(s: Json): Json
----@field decode_connection? fun(c: Json): Json
----@field encode_broadcast? fun(m: Json): Json
+---@field decode_state? fun(s: Json): Json  of what is read; what is saved must pass, too
+---@field decode_connection? fun(c: Json): Json  the same of connections' states
+---@field encode_broadcast? fun(m: Json): Json  what is sent in its place
 ---@field on_connect? fun(ctx: Ctx)
 ---@field on_event? fun(ctx: Ctx, e: Json)
 ---@field on_close? fun(ctx: Ctx, info: { code: integer, reason: string, clean: boolean, replaced: boolean, recovered: boolean })

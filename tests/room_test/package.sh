@@ -19,6 +19,25 @@ flags=$(PKG_CONFIG_PATH="$library/pkgconfig" pkg-config --cflags --libs stoa-roo
     "$examples/counter/counter.c" "$examples/counter/counter_test.c" $flags
 LD_LIBRARY_PATH=$library "$prefix/counter_test" >"$prefix/out" || { cat "$prefix/out"; exit 1; }
 
+# What docs/testing-rooms.md shows.
+{
+    awk '/^```c$/ { f = 1; next } /^```$/ { f = 0 } f' "$examples/../docs/testing-rooms.md"
+    cat <<'END'
+int main(void)
+{
+    Suite *suite = suite_create("shown");
+    TCase *c = tcase_create("shown");
+    tcase_add_test(c, everybody_sees_it);
+    suite_add_tcase(suite, c);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    return srunner_ntests_failed(runner);
+}
+END
+} >"$prefix/shown.c"
+"$cc" -std=c11 -Wall -Wextra -Werror -o "$prefix/shown" "$examples/counter/counter.c" "$prefix/shown.c" $flags
+LD_LIBRARY_PATH=$library "$prefix/shown" >"$prefix/out" || { cat "$prefix/out"; exit 1; }
+
 header=$(find "$prefix" -name stoa_room_test.h)
 "$cc" -std=c99 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -x c "$header"
 if [ "$cxx" != none ]; then
