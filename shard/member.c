@@ -355,6 +355,8 @@ static bool identify(struct shard *s, struct connection *c, const struct op *op,
     if (!known) {
         LOG(s->log, LOG_WARN, "room.identify_failed", LOG_SLICE("key", room_key(op->room)),
             LOG_STR("tag", fault->tag), LOG_SLICE("error", strbuf_slice(&fault->message)));
+        if (who.stopped)
+            quarantine_strike(s, c->actor, "identify", strbuf_slice(&fault->message));
         fault_set(fault, "UpgradeError", "the room could not tell who this is");
         return false;
     }

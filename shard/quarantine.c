@@ -265,7 +265,7 @@ static struct striker *striker_of(struct quarantine *q, struct slice key)
     return striker;
 }
 
-void quarantine_strike(struct shard *s, struct actor *a, enum phase phase, struct slice why)
+void quarantine_strike(struct shard *s, struct actor *a, const char *in, struct slice why)
 {
     struct quarantine *q = s->quarantine;
     struct striker *striker = striker_of(q, room_key(a->room));
@@ -273,8 +273,8 @@ void quarantine_strike(struct shard *s, struct actor *a, enum phase phase, struc
     if (striker->strikes == STRIKES_MAX - 1 &&
         s->now.mono_ns - striker->at_ns[0] <= STRIKES_WITHIN_NS) {
         struct strbuf text = {0};
-        strbuf_printf(&text, "stopped %d times within %d s, last in on_%s: %.*s", STRIKES_MAX,
-                      STRIKES_WITHIN_MS / 1000, phase_name(phase), SLICE_FMT(why));
+        strbuf_printf(&text, "stopped %d times within %d s, last in %s: %.*s", STRIKES_MAX,
+                      STRIKES_WITHIN_MS / 1000, in, SLICE_FMT(why));
         begin(s, a->room, false, strbuf_slice(&text));
         strbuf_free(&text);
         striker_free(q, striker);

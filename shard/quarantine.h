@@ -30,8 +30,8 @@ void quarantine_suspects(struct shard *s, const struct shard_options *options);
 bool room_quarantined(const struct shard *s, const struct room *room);
 /* What its callers are told. */
 void quarantine_fault(struct fault *out);
-/* Its handler was stopped in this phase; `why` says over which budget. Within a turn. */
-void quarantine_strike(struct shard *s, struct actor *a, enum phase phase, struct slice why);
+/* Its code was stopped in on_event, identify, ...; `why` says over which budget. Within a turn. */
+void quarantine_strike(struct shard *s, struct actor *a, const char *in, struct slice why);
 /* Ends what this room began. False: there is nothing. Within a turn. */
 bool quarantine_release(struct shard *s, struct room *room);
 void quarantine_settle(struct shard *s);

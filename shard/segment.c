@@ -198,8 +198,11 @@ static void segment_ended(struct running *r, enum run_end end)
         wait_start(r->s, t, &r->segment, r->run);
     else
         task_ended(r, failing ? &r->fault : NULL);
-    if (r->stopped.size > 0)
-        quarantine_strike(r->s, t->actor, r->stopped_in, strbuf_slice(&r->stopped));
+    if (r->stopped.size > 0) {
+        char in[32];
+        (void)snprintf(in, sizeof in, "on_%s", phase_name(r->stopped_in));
+        quarantine_strike(r->s, t->actor, in, strbuf_slice(&r->stopped));
+    }
     segment_free(&r->segment);
     strbuf_free(&r->result);
     strbuf_free(&r->stopped);

@@ -6,8 +6,8 @@
  *
  * The mark is a page of a file, mapped shared: it costs a copy of the key an event and no sync,
  * because only the process may die with it, not the machine. SIGKILL leaves RUNS, which is nobody's
- * fault. The thread counts turns of its own, so time that the whole process did not get is not
- * held against a room. */
+ * fault. The thread counts turns of its own, and takes off what the loop's thread waited for a
+ * processor, so that time which the machine did not give is not held against a room. */
 #include "shard/shell_guard.h"
 
 #include <errno.h>
@@ -24,7 +24,6 @@
 #include "common/mem.h"
 
 #define LOOK_MS 250
-#define LOOKS_STUCK (GUARD_STUCK_MS / LOOK_MS)
 #define STACK_BYTES 65536 /* of the signal handler: the room may have used up its own */
 
 static const int signals[] = {SIGSEGV, SIGILL, SIGFPE, SIGABRT}; /* SIGBUS is the store's */
@@ -37,6 +36,7 @@ struct guard {
     _Atomic uint64_t entries; /* odd: a room's code runs */
     bool started;
     pthread_t self, thread;
+    int schedule; /* what the kernel says of the loop's thread; -1: nothing */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool ending; /* under lock */
@@ -174,11 +174,21 @@ static void end_process(struct guard *g)
     abort();
 }
 
+/* How long the loop's thread has waited for a processor, in all: the second number. */
+static int64_t waited_ns(const struct guard *g)
+{
+    char text[128];
+    ssize_t n = g->schedule >= 0 ? pread(g->schedule, text, sizeof text - 1, 0) : 0;
+    text[n > 0 ? n : 0] = '\0';
+    const char *space = strchr(text, ' ');
+    return space ? strtoll(space, NULL, 10) : 0;
+}
+
 static void *look_on(void *arg)
 {
     struct guard *g = arg;
     uint64_t seen = 0;
-    unsigned looks = 0;
+    int64_t inside_ns = 0, waited_before = 0;
     pthread_mutex_lock(&g->lock);
     while (!g->ending) {
         struct timespec until;
@@ -188,9 +198,17 @@ static void *look_on(void *arg)
         until.tv_nsec = ns % NS_PER_S;
         (void)pthread_cond_timedwait(&g->changed, &g->lock, &until);
         uint64_t entries = atomic_load_explicit(&g->entries, memory_order_acquire);
-        looks = entries == seen && entries % 2 == 1 ? looks + 1 : 0;
+        if (entries == seen && entries % 2 == 1) {
+            int64_t waited = waited_ns(g);
+            int64_t given = LOOK_MS * NS_PER_MS - (waited - waited_before);
+            inside_ns += given > 0 ? given : 0;
+            waited_before = waited;
+        } else {
+            inside_ns = 0;
+            waited_before = entries % 2 == 1 ? waited_ns(g) : 0;
+        }
         seen = entries;
-        if (looks >= LOOKS_STUCK && !g->ending)
+        if (inside_ns >= GUARD_STUCK_MS * NS_PER_MS && !g->ending)
             end_process(g);
     }
     pthread_mutex_unlock(&g->lock);
@@ -203,6 +221,9 @@ void guard_start(struct guard *g)
         return;
     sigset_t all, before;
     pthread_condattr_t monotonic;
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/self/task/%ld/schedstat", (long)gettid());
+    g->schedule = open(path, O_RDONLY | O_CLOEXEC);
     sigfillset(&all);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -271,6 +292,8 @@ void guard_close(struct guard **g_p)
         pthread_mutex_destroy(&g->lock);
         signals_give_back(g);
         the_guard = NULL;
+        if (g->schedule >= 0)
+            close(g->schedule);
     }
     munmap(g->mark, sizeof *g->mark);
     mem_free(g);

@@ -13,6 +13,7 @@ from wire import Refused, WebSocket, http_request
 NOISY = """#!room name=noisy api=1
 local M = {}
 local kept = {}
+function M.identify(req) while req.query.hang do end return {} end
 function M.on_event(ctx, e)
   if e == "loop" then while true do end end
   if e == "loop in pcall" then while true do pcall(function() while true do end end) end end
@@ -109,6 +110,14 @@ def test_stopped_again_and_again(bin_dir):
         assert send(c, "noisy:bad", "hello") == (200, {"ok": True})
         assert bad.recv_json() == {"heard": "hello"}
         assert "QUARANTINED" not in stoa.out("status")
+        def knock():
+            try:
+                WebSocket(c.gateways[0].base, "/ws/noisy/door?hang=1")
+            except Refused as refused:
+                return refused.status == 503 and b"quarantined" in refused.body
+            raise AssertionError("somebody came in")
+        wait_until("the door is shut", knock, 300)
+        assert "identify" in quarantined(c)["noisy:door"]["why"]
         bad.close()
         good.close()
 
@@ -169,7 +178,7 @@ def bad_library(bin_dir):
 
 def restarted(shard):
     """It has ended by itself; the next one is started."""
-    shard.child.wait(timeout=60)
+    shard.child.wait(timeout=300)
     shard.start().ready()
     return shard.child.returncode
 
@@ -187,7 +196,7 @@ def test_endless_c_room(bin_dir):
         shard = c.shards[0]
         good = join(c, "bad:good")
         socket = fire(c, "bad:endless", "hang")
-        shard.child.wait(timeout=60)
+        shard.child.wait(timeout=300)
         assert shard.child.returncode == -signal.SIGABRT, shard.child.returncode
         log = shard.log_tail(30)
         assert "room.stuck" in log and "bad:endless" in log and "phase=event" in log, log
@@ -226,7 +235,7 @@ def test_crashing_c_rooms(bin_dir):
         others = []
         for name in "bcd":
             others.append(fire(c, f"bad:{name}", "crash"))
-            shard.child.wait(timeout=60)
+            shard.child.wait(timeout=300)
             others[-1].drop()  # so that it is not sent again
             shard.start().ready()
         row = wait_until("the type is quarantined", lambda: next((r for r in quarantined(c).values() if r["whole_type"]), None))

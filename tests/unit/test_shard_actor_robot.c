@@ -136,7 +136,11 @@ static bool on_identify(struct handler *h, struct slice request, struct identity
                         struct fault *fault)
 {
     (void)h;
-    (void)fault;
+    if (robot.hangs) {
+        fault_set(fault, "RoomExecutionError", "too long");
+        out->stopped = true;
+        return false;
+    }
     *out = (struct identity){
         .id = request, .tags = slice_text("[\"t\"]"), .state = slice_text("{\"n\":1}")};
     if (!robot.refuses)

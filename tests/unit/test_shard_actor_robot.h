@@ -26,6 +26,7 @@ struct robot {
     const char *on_decode_error; /* NULL: it has none */
     bool handles_errors;
     bool refuses; /* identify */
+    bool hangs;   /* identify: it is stopped */
     unsigned loaded;
     struct strbuf system_failure; /* of the last alarm */
 };

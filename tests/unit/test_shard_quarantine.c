@@ -94,6 +94,22 @@ START_TEST(a_quarantine_survives_a_restart_and_a_release_ends_it)
 }
 END_TEST
 
+START_TEST(identify_counts_as_well)
+{
+    begin();
+    robot.hangs = true;
+    ck_joined(robot_join(g, "c:1", "s1", "ann", false), 500);
+    strike("c:1", 1);
+    ck_joined(robot_join(g, "c:1", "s2", "ann", false), 500);
+    ck_joined(robot_join(g, "c:1", "s3", "ann", false), 503);
+    robot.hangs = false;
+    ck_quarantined(do_it("c:1", "inc"));
+    ck_result(release("c:1"), 0, "true");
+    ck_joined(robot_join(g, "c:1", "s4", "ann", false), 0);
+    robot_end();
+}
+END_TEST
+
 START_TEST(connections_stay_and_on_close_comes_with_the_release)
 {
     begin();
@@ -245,6 +261,7 @@ int main(void)
         three_stops_within_a_minute_end_a_rooms_code_and_no_other,
         stops_further_apart_than_a_minute_do_not_count_together,
         a_quarantine_survives_a_restart_and_a_release_ends_it,
+        identify_counts_as_well,
         connections_stay_and_on_close_comes_with_the_release,
         alarms_wait_for_the_release,
         runs_that_wait_end_with_it,
