@@ -112,13 +112,14 @@ static const struct socket_handler member_handler = {.answered = on_refused,
 /* Two members share an id. */
 static void join(struct member *m)
 {
-    char path[32], query[48], who[16];
+    static const char *const wishes[] = {"", "&replay=all", "", "&replay=all&conflate=none"};
+    char path[32], query[64], who[16];
     struct process *gateway = gateway_pick(m->world);
     if (!gateway)
         return;
     snprintf(who, sizeof who, "m%u-%u", m->index / 2, m->index % 2 + 2 * ++m->visits);
     snprintf(path, sizeof path, "/ws/made/t%u", m->room);
-    snprintf(query, sizeof query, "name=%s%s", who, m->visits % 3 == 0 ? "&replay=all" : "");
+    snprintf(query, sizeof query, "name=%s%s", who, wishes[m->visits % 4]);
     struct http_request r = request_make(HTTP_M_GET, path, query);
     r.upgrade = true;
     m->who = history_name(m->world->history, slice_text(who));
