@@ -125,8 +125,9 @@ static void fail(struct caller *c, struct call *call, int status, const char *ta
     static const struct {
         const char *tag;
         unsigned status;
-    } known[] = {{"BadRequest", 400}, {"Forbidden", 403},          {"TooLarge", 413},
-                 {"RoomError", 500},  {"RoomExecutionError", 500}, {"Unknown", 504}};
+    } known[] = {{"BadRequest", 400},  {"Forbidden", 403}, {"TooLarge", 413},
+                 {"RateLimited", 429}, {"RoomError", 500}, {"RoomExecutionError", 500},
+                 {"Unknown", 504}};
     unsigned http = 503;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(known[i].tag, tag) == 0)
@@ -147,7 +148,10 @@ static void give_up(struct caller *c, struct call *call)
                             "another call runs it anew");
     else if (call->nack == NACK_DISK)
         fail(c, call, STOA_DISK, "DiskFull", "the shard's disk is full; nothing was changed");
-    else if (call->nack == NACK_BUSY || call->nack == NACK_RATE)
+    else if (call->nack == NACK_RATE)
+        fail(c, call, STOA_TIMEOUT, "RateLimited",
+             "the room had more than its rate allows; nothing has run, ask more slowly");
+    else if (call->nack == NACK_BUSY)
         fail(c, call, STOA_TIMEOUT, "Busy", "the room is busy; nothing has run, try later");
     else
         fail(c, call, STOA_TIMEOUT, "Moving",

@@ -14,6 +14,7 @@ from test_surface_cli import Stoa
 from wire import Closed, WebSocket, http_request
 
 
+EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 LEDGER = pathlib.Path(__file__).resolve().parent / "ledger.lua"
 TYPES = f"types: {{ ledger: {{ handler: {LEDGER} }}, plain: {{}} }}\n"
 OK, TIMEOUT, UNKNOWN, BUSY, TOO_LARGE, DENIED, DISK, MISSED, INVALID, NOMEM, CLOSED, ROOM = range(0, -12, -1)
@@ -264,6 +265,22 @@ def test_count_survives_kills(bin_dir):
                 count = asker.ask("state", f"ledger:{key}").value["count"]
                 assert count == len(ids) and sorted(ids.values()) == list(range(1, count + 1)), (key, count, len(ids))
     return f"{answered()} ids, {kills} kills"
+
+
+def test_example(bin_dir):
+    """examples/asker beside the rooms that it asks: what it prints, and that a second run counts nothing."""
+    rooms = pathlib.Path(bin_dir).resolve().parent / "rooms"
+    types = f"types: {{ counter: {{ handler: {rooms / 'counter.so'} }}, poll: {{ handler: {EXAMPLES / 'poll' / 'poll.lua'} }} }}\n"
+    with Cluster(bin_dir, extra=types) as c:
+        def run():
+            ran = subprocess.run([str(pathlib.Path(bin_dir) / "stoa-example-asker"), routers_of(c), "counter:visits", "poll:lunch"],
+                                 capture_output=True, text=True, timeout=60, env={**os.environ, **SANITIZED, "STOA_CLUSTER": "test"})
+            assert ran.returncode == 0 and ran.stderr == "", (ran.returncode, ran.stderr)
+            return sorted(ran.stdout.splitlines())
+        refused = 'counter:visits: OutOfRange (409): the counter ends at 1000000000000 {"by":1000000000000}'
+        closing = "the poll ends at a time that is known: 1"
+        assert run() == sorted(["counter:visits: 2", "counter:visits: 2 (had been done)", refused, closing])
+        assert run() == sorted(["counter:visits: 2 (had been done)"] * 2 + [refused, closing])
 
 
 def test_command(bin_dir):

@@ -9,6 +9,11 @@ static void on_ack(void *arg, int status, const stoa_id *id)
     *(int *)arg = id ? STOA_OK : status;
 }
 
+static void on_result(void *arg, int status, const stoa_result *result)
+{
+    *(int *)arg = result->status == 504 ? status : STOA_OK;
+}
+
 int main(void)
 {
     stoa *s = NULL;
@@ -16,6 +21,9 @@ int main(void)
     int status = STOA_OK;
     stoa_options options = STOA_OPTIONS_INIT;
     stoa_publish_options brief = STOA_PUBLISH_OPTIONS_INIT;
+    stoa_call_options hasty = STOA_CALL_OPTIONS_INIT;
+    stoa_result *result = NULL;
+    int asked = STOA_OK;
     stoa_id id;
     memset(&id, 0, sizeof id);
     id.epoch = 35;
@@ -32,7 +40,17 @@ int main(void)
         return 4;
     if (stoa_publish_async(s, "upload:a", "{}", 2, NULL, on_ack, &status) != STOA_OK)
         return 5;
+    hasty.timeout_ms = 10;
+    if (stoa_call(s, "poll:a", "totals", NULL, 0, &hasty, &result) != STOA_TIMEOUT || !result)
+        return 7;
+    if (result->status != 503 || strcmp(result->tag, "Moving") != 0 || result->data_size != 0)
+        return 8;
+    stoa_result_free(result);
+    if (stoa_send_async(s, "poll:a", "{}", 2, NULL, on_result, &asked) != STOA_OK)
+        return 9;
     stoa_close(s, 0);
+    if (asked != STOA_UNKNOWN)
+        return 10;
     printf("%s: %s, %s\n", stoa_version(), text, stoa_strerror(status));
     return status == STOA_UNKNOWN ? 0 : 6;
 }

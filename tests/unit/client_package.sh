@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs libstoa somewhere, looks at what it shows to the linker, and builds a program against it
-# with pkg-config: shared and static, C and C++ (where there is a compiler for it).
+# Installs libstoa somewhere, looks at what it shows to the linker, and builds a program against it:
+# with pkg-config, shared and static, C and C++ (where there is a compiler for it); and, installed
+# below a DESTDIR, with find_package.
 #     client_package.sh CLIENT_BUILD_DIR CONSUMER.c CC CXX|none
 set -eu
 build=$1 consumer=$2 cc=$3 cxx=$4
@@ -34,3 +35,20 @@ try c-archive "$cc" -std=c11 $warnings "$consumer" $(flags --cflags) "$library/l
 if [ "$cxx" != none ]; then
     try cxx-shared "$cxx" -std=c++11 $warnings -x c++ "$consumer" -x none $(flags --cflags --libs)
 fi
+
+DESTDIR="$prefix/staged" cmake -DCMAKE_INSTALL_PREFIX=/opt/stoa -P "$build/cmake_install.cmake" >>"$prefix/installed"
+mkdir "$prefix/project"
+cat >"$prefix/project/CMakeLists.txt" <<EOF
+cmake_minimum_required(VERSION 3.20)
+project(consumer C)
+find_package(stoa REQUIRED)
+if(NOT stoa_LIBRARY MATCHES "^$prefix/staged/")
+  message(FATAL_ERROR "another one was found: \${stoa_LIBRARY}")
+endif()
+add_executable(consumer "$consumer")
+target_link_libraries(consumer PRIVATE stoa::stoa)
+EOF
+cmake -S "$prefix/project" -B "$prefix/project/build" -DCMAKE_C_COMPILER="$cc" \
+    -DCMAKE_PREFIX_PATH="$prefix/staged/opt/stoa" >"$prefix/configured" 2>&1 || { cat "$prefix/configured" >&2; exit 1; }
+cmake --build "$prefix/project/build" >"$prefix/built" 2>&1 || { cat "$prefix/built" >&2; exit 1; }
+"$prefix/project/build/consumer" >/dev/null || { echo "find_package: exit code $?" >&2; exit 1; }
