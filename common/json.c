@@ -40,15 +40,10 @@ static const uint8_t *escape_scan(const uint8_t *at, const uint8_t *end)
     }
 }
 
-/* From behind the opening quote to behind the closing one. */
-static const uint8_t *string_scan(const uint8_t *at, const uint8_t *end)
+/* string_scan from the first character that does not mean itself. */
+static const uint8_t *string_scan_on(const uint8_t *at, const uint8_t *end)
 {
-    for (;;) {
-        at = plain_skip(at, end);
-        if (at == end)
-            return NULL;
-        if (*at == '"')
-            return at + 1;
+    while (at < end && *at != '"') {
         if (*at == '\\') {
             at = escape_scan(at, end);
             if (!at)
@@ -60,7 +55,16 @@ static const uint8_t *string_scan(const uint8_t *at, const uint8_t *end)
                 return NULL;
             at += n;
         }
+        at = plain_skip(at, end);
     }
+    return at < end ? at + 1 : NULL;
+}
+
+/* From behind the opening quote to behind the closing one. */
+static inline const uint8_t *string_scan(const uint8_t *at, const uint8_t *end)
+{
+    at = plain_skip(at, end);
+    return at < end && *at == '"' ? at + 1 : string_scan_on(at, end);
 }
 
 static inline const uint8_t *digits_skip(const uint8_t *at, const uint8_t *end)
@@ -294,8 +298,11 @@ bool json_next(struct json_iter *it)
 
 static bool name_is(struct slice raw, const char *name)
 {
+    size_t size = strlen(name);
+    if (raw.size < size) /* an escape is longer than what it means */
+        return false;
     if (raw.size == 0 || !memchr(raw.data, '\\', raw.size))
-        return slice_is(raw, name);
+        return raw.size == size && memcmp(raw.data, name, size) == 0;
     struct strbuf plain = {0};
     /* The quotes stand around raw in the input. */
     struct json_value quoted = {JSON_STRING, slice_of(raw.data - 1, raw.size + 2)};

@@ -16,7 +16,8 @@ void strbuf_free(struct strbuf *b)
     *b = (struct strbuf){0};
 }
 
-static void strbuf_grow(struct strbuf *b, size_t extra)
+/* Apart, so that a put that fits is short. */
+__attribute__((noinline)) static void strbuf_grow(struct strbuf *b, size_t extra)
 {
     STOA_ASSERT(extra <= SIZE_MAX / 2 - b->size);
     size_t capacity = b->capacity ? b->capacity : FIRST_CAPACITY;

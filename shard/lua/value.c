@@ -125,9 +125,9 @@ static bool array_read(struct reader *r)
 
 static bool object_read(struct reader *r)
 {
-    lua_newtable(r->L);
     r->at++;
     space_skip(r);
+    lua_createtable(r->L, 0, *r->at == '}' ? 0 : 2); /* few have one; growing is dear */
     while (*r->at != '}') {
         space_skip(r);
         if (!string_read(r))
