@@ -21,7 +21,6 @@ struct type_codes {
     struct type_code at[CONFIG_TYPES_MAX];
     size_t count;
     struct log *log;
-    int64_t turn_cpu_ns; /* the thread's CPU time when the turn began */
 };
 
 /* Loads the handlers of all types that name a file, and their schemas. `running`: those in force,
@@ -40,7 +39,7 @@ void type_codes_replace(struct type_codes *running, struct type_codes *fresh,
 /* Destroys what is not borrowed. */
 void type_codes_free(struct type_codes *codes);
 /* A turn of the shard begins: code that takes a second of it is stopped. */
-void type_codes_turn(struct type_codes *codes);
+void type_codes_turn(const struct type_codes *codes);
 
 /* One handler from a file.lua or file.so; `codes` watches its time, NULL: nobody. */
 MUST_USE int type_code_open(struct handler **out, const char *path, struct type_codes *codes,
