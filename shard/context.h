@@ -85,7 +85,7 @@ bool context_publish(struct context *ctx, struct slice message, const struct pub
                      struct fault *fault);
 /* Appends a JSON array of retained events {"id","ts","data" or "base64","conflate"?} behind `after`
  * (empty or gone: from the oldest), this segment's own not among them: at most `limit` (0: 100; at
- * most 1000) and about 2 MiB. */
+ * most 1000, more is refused) and about 2 MiB. */
 bool context_log(struct context *ctx, struct slice after, unsigned limit, struct strbuf *out,
                  struct fault *fault);
 

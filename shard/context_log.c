@@ -112,12 +112,16 @@ bool context_log(struct context *ctx, struct slice after, unsigned limit, struct
 {
     struct listing l = {.s = ctx->s, .room = ctx->actor->room, .out = out, .begun = out->size};
     struct position from = {0};
+    if (limit > LOG_LIMIT_MAX) {
+        fault_set(fault, "RoomError", "the limit of a log is 1 to %d events", LOG_LIMIT_MAX);
+        return false;
+    }
     if (after.size > 0 && event_id_parse(after, &from) != ERR_OK) {
         fault_set(fault, "BadId", "`after` is not the id of an event");
         fault->status = 400;
         return false;
     }
-    l.limit = limit == 0 ? LOG_LIMIT_DEFAULT : limit < LOG_LIMIT_MAX ? limit : LOG_LIMIT_MAX;
+    l.limit = limit == 0 ? LOG_LIMIT_DEFAULT : limit;
     room_retain_exactly(l.s, l.room);
     while (!list_all(&l, from)) { /* never serve what is damaged: as for every other reader */
         LOG(l.s->log, LOG_ERROR, "shard.damaged_record", LOG_SLICE("key", room_key(l.room)),

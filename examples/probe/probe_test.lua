@@ -410,6 +410,9 @@ test.case("published is retained, the newest of what is conflated; broadcast and
   test.equal(#behind, #events - 1)
   test.equal(#ask(t, "events", { limit = 1 }), 1)
   test.equal(refused(t, "BadId", "events", { after = "no id" }).status, 400)
+  test.equal(#ask(t, "events", { limit = 1000 }), #events)
+  refused(t, "RoomError", "events", { limit = 1001 })
+  refused(t, "RoomError", "events", { limit = -1 })
 end)
 
 test.case("sibling sends to all: from outside and from other rooms", function()
