@@ -1,6 +1,9 @@
 /* CORE. Publishers with libstoa: its core as a process that dials the routers. Each incarnation is
- * a publisher of its own; what a dead one had submitted nobody waits for. */
+ * a publisher of its own; what a dead one had submitted nobody waits for. Callers of rooms
+ * (members.c) ask through it, too; they learn nothing from a dead one and ask again. */
 #include "sim.h"
+
+#include "client/caller.h"
 
 static void library_soon(struct library *l)
 {
@@ -143,11 +146,42 @@ static void ended(struct library *l, const struct publish *publish)
                  (struct position){publish->id.epoch, publish->id.seq}, publish->id.duplicate);
 }
 
+/* ---- rooms ---- */
+
+bool library_ask(struct world *w, unsigned index, const struct call_order *order,
+                 stoa_result_fn *told, void *arg)
+{
+    struct library *l = &w->libraries[index];
+    if (index >= w->dice.count[LIBRARY] || !l->process || !process_runs(l->process))
+        return false;
+    STOA_ASSERT(call_check(order) == STOA_OK);
+    struct call *call = call_create(order);
+    call->fn = told;
+    call->arg = arg;
+    caller_submit(publisher_caller(l->process->publisher), call, process_now(l->process));
+    process_soon(l->process);
+    process_settle(l->process);
+    return true;
+}
+
+static void calls_ended(struct publisher *publisher)
+{
+    struct list *done = caller_done(publisher_caller(publisher));
+    while (!list_empty(done)) {
+        struct call *call = LIST_ENTRY(done->next, struct call, node);
+        list_remove(&call->node);
+        call->fn(call->arg, call->status, call->result);
+        call_destroy(call);
+    }
+}
+
 void library_turn(struct process *p)
 {
     struct library *l = library_of(p);
     publisher_turn(p->publisher, process_now(p));
     publisher_validate(p->publisher);
+    caller_validate(publisher_caller(p->publisher));
+    calls_ended(p->publisher);
     struct list *done = publisher_done(p->publisher);
     while (!list_empty(done)) {
         struct publish *publish = LIST_ENTRY(done->next, struct publish, node);
@@ -176,6 +210,8 @@ void library_down(struct process *p)
 {
     struct library *l = library_of(p);
     publisher_abandon(p->publisher);
+    caller_abandon(publisher_caller(p->publisher));
+    calls_ended(p->publisher);
     struct list *done = publisher_done(p->publisher);
     while (!list_empty(done)) {
         struct publish *publish = LIST_ENTRY(done->next, struct publish, node);

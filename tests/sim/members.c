@@ -7,12 +7,14 @@
 
 #include "common/json.h"
 
-#define ACTS 60    /* of each, in a storm of any length */
-#define LEAVES 15  /* one act in so many */
-#define STALLS 10  /* likewise */
-#define GIVES_UP 4 /* a caller that waits leaves so often, and asks anew */
-#define ARMS 5     /* one call in so many sets the alarm */
-#define SAYS_MAX 4 /* frames at once */
+#define ACTS 60      /* of each, in a storm of any length */
+#define LEAVES 15    /* one act in so many */
+#define STALLS 10    /* likewise */
+#define GIVES_UP 4   /* a caller that waits leaves so often, and asks anew */
+#define ARMS 5       /* one call in so many sets the alarm */
+#define SAYS_MAX 4   /* frames at once */
+#define BY_LIBRARY 3 /* one call in so many goes through libstoa, not by HTTP */
+#define CALL_MS 8000 /* of those, at most */
 
 struct member {
     struct event act;
@@ -34,6 +36,7 @@ struct caller {
     uint32_t who;
     uint64_t msg; /* what it asks for; 0: nothing */
     bool arms, waiting;
+    bool by_library; /* what it waits for; there is no leaving then */
     unsigned tries;
 };
 
@@ -176,11 +179,10 @@ static void caller_soon(struct caller *c)
     event_set(c->world, &c->act, pause_ns(c->world, &c->rng) / 4);
 }
 
-static void on_answered(struct socket *s, unsigned status, struct slice body)
+static void caller_told(struct caller *c, unsigned status, struct slice body)
 {
-    struct caller *c = OWNER_OF(s, struct caller, socket);
     char digits[24] = "";
-    c->waiting = false;
+    c->waiting = c->by_library = false;
     if (status == 200) {
         if (body.size < sizeof digits)
             memcpy(digits, body.data, body.size);
@@ -197,6 +199,21 @@ static void on_answered(struct socket *s, unsigned status, struct slice body)
     caller_soon(c);
 }
 
+static void on_answered(struct socket *s, unsigned status, struct slice body)
+{
+    caller_told(OWNER_OF(s, struct caller, socket), status, body);
+}
+
+static void on_result(void *arg, int code, const stoa_result *r)
+{
+    struct caller *c = arg;
+    if (code != STOA_OK && code != STOA_ROOM && code != STOA_UNKNOWN && code != STOA_TIMEOUT &&
+        code != STOA_DISK)
+        world_fail(c->world, "libstoa ends call %" PRIu64 " with %d", c->msg, code);
+    bool tells = code == STOA_OK || code == STOA_ROOM;
+    caller_told(c, tells ? (unsigned)r->status : 504, slice_of(r->data, r->data_size));
+}
+
 static void on_cut_off(struct socket *s, unsigned code)
 {
     struct caller *c = OWNER_OF(s, struct caller, socket);
@@ -207,9 +224,35 @@ static void on_cut_off(struct socket *s, unsigned code)
 
 static const struct socket_handler caller_handler = {.answered = on_answered, .closed = on_cut_off};
 
+static void ask_by_http(struct caller *c, struct process *gateway, const char *text)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/api/made/t%u/%s", c->room, c->arms ? "arm" : "add");
+    struct http_request r = request_make(HTTP_M_POST, path, "");
+    request_header(&r, "Idempotency-Key", text);
+    r.body = slice_text(text);
+    (void)socket_request(&c->socket, gateway, &r);
+}
+
+static bool ask_by_library(struct caller *c, const char *text)
+{
+    char key[16];
+    stoa_call_options o = {.size = sizeof o, .idempotency_key = text};
+    snprintf(key, sizeof key, "made:t%u", c->room);
+    o.timeout_ms = 500 + (int)rng_below(&c->rng, CALL_MS);
+    const struct call_order order = {.type = MSG_CALL,
+                                     .verb = VERB_METHOD,
+                                     .key = slice_text(key),
+                                     .name = slice_text(c->arms ? "arm" : "add"),
+                                     .input = slice_text(text),
+                                     .options = &o,
+                                     .default_timeout_ms = CALL_MS};
+    return library_ask(c->world, (unsigned)rng_below(&c->rng, LIBRARIES_MAX), &order, on_result, c);
+}
+
 static void call(struct caller *c)
 {
-    char path[32], body[24];
+    char text[24];
     struct process *gateway = gateway_pick(c->world);
     if (!gateway)
         return;
@@ -219,21 +262,21 @@ static void call(struct caller *c)
         c->tries = 0;
     }
     c->tries++;
-    snprintf(path, sizeof path, "/api/made/t%u/%s", c->room, c->arms ? "arm" : "add");
-    snprintf(body, sizeof body, "%" PRIu64, c->msg);
-    struct http_request r = request_make(HTTP_M_POST, path, "");
-    request_header(&r, "Idempotency-Key", body);
-    r.body = slice_text(body);
+    snprintf(text, sizeof text, "%" PRIu64, c->msg);
     c->waiting = true;
+    c->by_library = rng_below(&c->rng, BY_LIBRARY) == 0;
     caller_entry(c, H_CALL, 0, 0);
-    (void)socket_request(&c->socket, gateway, &r);
+    if (c->by_library && ask_by_library(c, text))
+        return;
+    c->by_library = false;
+    ask_by_http(c, gateway, text);
 }
 
 static void caller_act(struct event *e)
 {
     struct caller *c = OWNER_OF(e, struct caller, act);
     struct world *w = c->world;
-    if (c->waiting && w->storm && rng_below(&c->rng, GIVES_UP) == 0) {
+    if (c->waiting && !c->by_library && w->storm && rng_below(&c->rng, GIVES_UP) == 0) {
         socket_leave(&c->socket);
         c->waiting = false;
     }

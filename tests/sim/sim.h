@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "client/call.h"
 #include "client/publisher.h"
 #include "common/hash.h"
 #include "common/heap.h"
@@ -563,6 +564,9 @@ void posters_free(struct world *w);
 void library_up(struct process *p, const struct hub_ports *ports, const struct hub_self *self);
 void library_down(struct process *p);
 void library_turn(struct process *p);
+/* Asks a room; `told` hears the outcome, also when the process dies. False: it does not run. */
+bool library_ask(struct world *w, unsigned index, const struct call_order *order,
+                 stoa_result_fn *told, void *arg);
 void intruder_up(struct process *p, const struct hub_ports *ports, const struct hub_self *self);
 void intruder_turn(struct process *p);
 /* wild.c */
