@@ -1,4 +1,5 @@
 /* Subscribers: SUBSYNC, credit and RESYNC, links that end, CLOSE, questions. */
+#include "common/hash.h"
 #include "test_shard_rig.h"
 
 static void sync_with(struct rig_client *g, uint64_t full, const struct mark *marks, size_t count)
@@ -157,6 +158,26 @@ START_TEST(close_reaches_every_subscribed_gateway)
     ck_assert_uint_eq(rig_nth(a, MSG_CLOSE, 0)->close.code, 4000);
     ck_assert(slice_is(rig_nth(b, MSG_CLOSE, 0)->close.reason, "bye"));
     ck_assert_uint_eq(rig_count(c, MSG_CLOSE), 0);
+    /* A publisher, through a router, hears that it is on its way. */
+    struct rig_client *r = rig_connect(rig, ROLE_ROUTER);
+    m.close.code = 4001;
+    uint64_t cid = rig_send(r, m);
+    rig_pump(rig);
+    ck_assert_int_eq((int)rig_answer(r, cid)->m.type, MSG_PACK);
+    ck_assert_uint_eq(rig_nth(a, MSG_CLOSE, 1)->close.code, 4001);
+    ck_assert_uint_eq(rig_count(b, MSG_CLOSE), 2);
+    ck_assert_uint_eq(rig_count(r, MSG_CLOSE), 0);
+    m.key = slice_text("nobody");
+    cid = rig_send(r, m);
+    m.slot = 1 + slot_of(m.key, 0) % (SLOT_COUNT - 1); /* of another seed */
+    uint64_t foreign = rig_send(r, m);
+    rig_pump(rig);
+    ck_assert_int_eq((int)rig_answer(r, cid)->m.type, MSG_PACK);
+    ck_nack(&rig_answer(r, foreign)->m, NACK_INVALID);
+    cid = rig_send(
+        r, (struct message){.type = MSG_PURGE, .slot = SLOT_UNKNOWN, .key = slice_text("k")});
+    rig_pump(rig);
+    ck_assert_int_eq((int)rig_answer(r, cid)->m.type, MSG_PACK);
     rig_destroy(rig);
 }
 END_TEST
