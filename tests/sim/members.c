@@ -12,6 +12,8 @@
 #define STALLS 10    /* likewise */
 #define GIVES_UP 4   /* a caller that waits leaves so often, and asks anew */
 #define ARMS 5       /* one call in so many sets the alarm */
+#define BUSY 4       /* so much more often callers act */
+#define QUIET 5      /* and so much less in a quiet room, whose alarms nothing else wakes */
 #define SAYS_MAX 4   /* frames at once */
 #define BY_LIBRARY 3 /* one call in so many goes through libstoa, not by HTTP */
 #define CALL_MS 8000 /* of those, at most */
@@ -176,7 +178,8 @@ static void caller_entry(struct caller *c, enum history_op op, enum history_what
 
 static void caller_soon(struct caller *c)
 {
-    event_set(c->world, &c->act, pause_ns(c->world, &c->rng) / 4);
+    int64_t ns = pause_ns(c->world, &c->rng);
+    event_set(c->world, &c->act, c->room == TALLY_ROOMS - 1 ? ns * QUIET : ns / BUSY);
 }
 
 static void caller_told(struct caller *c, unsigned status, struct slice body)
@@ -300,7 +303,7 @@ void members_add(struct world *w)
         m->socket.handler = &member_handler;
         m->socket.lag_ns = 3 * MS;
         m->index = i;
-        m->room = i % TALLY_ROOMS;
+        m->room = i % (TALLY_ROOMS - 1);
         rng_seed(&m->rng, w->seed ^ (UINT64_C(0x6d656d62657273) + i));
         member_soon(m);
     }

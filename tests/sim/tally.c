@@ -1,4 +1,4 @@
-/* CORE. Rooms that keep an account, in the guests' worlds: "made:t0", "made:t1". Whatever happens
+/* CORE. Rooms that keep an account, in the guests' worlds: "made:t0" to "made:t2". Whatever happens
  * to such a room is a step, numbered from 1: it is added to the account, which is the room's state,
  * and told to all sockets. In the end the account is read over HTTP and given to the oracle, which
  * holds it against what callers and sockets saw (rules R1 to R5 of history.h). members.c has those.
@@ -38,7 +38,7 @@ struct tally {
     char id[16], tags[40]; /* of who was identified last */
 };
 
-static const char *const names[TALLY_ROOMS] = {"made:t0", "made:t1"};
+static const char *const names[TALLY_ROOMS] = {"made:t0", "made:t1", "made:t2"};
 
 /* ---- a step ---- */
 

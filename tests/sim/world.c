@@ -103,7 +103,6 @@ static void world_free(struct world *w)
     readers_free(w);
     posters_free(w);
     visitors_free(w);
-    members_free(w);
     tally_end(w);
     made_end(w);
     for (unsigned i = 0; i < COUNTERS; i++)
@@ -113,6 +112,7 @@ static void world_free(struct world *w)
         disk_destroy(&w->disks[i]);
     truth_destroy(w);
     heap_free(&w->events);
+    members_free(w); /* whose events were in it */
     vec_free(&w->orphans);
     message_arena_free(&w->arena);
 }
