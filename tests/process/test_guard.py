@@ -76,7 +76,8 @@ def is_refused(answer):
 def spoil(c, key, frame, times=3):
     for _ in range(times):
         status, answer = send(c, key, frame)
-        assert status == 500 and answer["error"]["tag"] == "RoomExecutionError", answer
+        tag = answer["error"]["tag"]  # Unknown: it has run, or will, but a busy machine took its time
+        assert (status, tag) in ((500, "RoomExecutionError"), (504, "Unknown")), answer
 
 
 def test_stopped_again_and_again(bin_dir):
@@ -148,7 +149,7 @@ def test_hoard_of_the_file(bin_dir):
         assert [ask(c, "noisy:good", "mem")[1] for _ in range(3)] == [1, 2, 3]
         for n in range(20):  # a slow machine stops a segment for its time first; what it kept stays
             spoil(c, f"noisy:bad-{n}", "hoard", 1)
-            assert ask(c, "noisy:good", "ping") == (200, "pong")
+            wait_until("others are answered", lambda: ask(c, "noisy:good", "ping") == (200, "pong"), 300)
             if "room.memory_full" in c.shards[0].log_path.read_text():
                 break
         assert ask(c, "noisy:good", "mem") == (200, 1)  # as after hibernation

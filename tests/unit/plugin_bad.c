@@ -28,7 +28,7 @@ static void misbehave(stoa_room_bytes how)
     while (is(how, "hang") || is(how, "\"hang\""))
         zero = 0;
     if (is(how, "crash") || is(how, "\"crash\"")) {
-        volatile int *nowhere = (volatile int *)(size_t)zero;
+        volatile int *nowhere = (volatile int *)(size_t)(zero + 64);
         *nowhere = 1;
     }
     if (is(how, "leave"))
