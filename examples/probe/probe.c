@@ -181,6 +181,8 @@ static stoa_room_rc on_close(stoa_room_ctx *ctx, void *mem, const stoa_room_clos
     const stoa_room_recipients others = {.except = &session, .n_except = 1};
     struct text t = {.ctx = ctx};
     (void)mem;
+    if (is(info->reason, "fail"))
+        return host->fail_with(ctx, "Handled", 0, "on_close fails", (stoa_room_bytes){0});
     put_text(&t, "{\"left\":");
     put_quoted(&t, host->conn_id(c));
     put_text(&t, ",\"code\":");
@@ -218,6 +220,8 @@ static stoa_room_rc on_alarm(stoa_room_ctx *ctx, void *mem)
     stoa_room_rc rc = host->broadcast(ctx, bytes_of(&t), NULL);
     if (rc != STOA_ROOM_OK || host->recall(ctx, &before) != STOA_ROOM_OK)
         return rc;
+    if (host->json_get(before, "handled").p)
+        return host->fail_with(ctx, "Handled", 0, "on_alarm fails", (stoa_room_bytes){0});
     int64_t fails = whole(host->json_get(before, "fails"));
     if (fails <= 0)
         return STOA_ROOM_OK;

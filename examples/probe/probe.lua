@@ -318,6 +318,9 @@ function M.on_event(ctx, e)
 end
 
 function M.on_close(ctx, info)
+  if info.reason == "fail" then
+    room.error("Handled", { message = "on_close fails" })
+  end
   info.left = ctx.connection.id
   ctx:broadcast(info, { except = ctx.connection })
 end
@@ -326,7 +329,9 @@ end
 function M.on_alarm(ctx)
   ctx:broadcast { alarm = room.now_ms(), failure = ctx.system_failure or null, next = ctx:next_alarm() or null }
   local state = ctx:recall()
-  if state and state.fails > 0 then
+  if state and state.handled then
+    room.error("Handled", { message = "on_alarm fails" })
+  elseif state and state.fails > 0 then
     ctx:save { fails = state.fails - 1 }
     room.error("Tired", { message = "the alarm fails" })
   end

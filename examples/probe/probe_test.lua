@@ -675,6 +675,13 @@ test.case("on_error: what it handles did not fail", function()
     t:send(handled)
   end)
   test.equal({ err.status, err.message }, { 500, "m" })
+  enter(t, "b"):close(1000, "fail")
+  test.equal(heard(a), { { handled = "close", message = "on_close fails" } })
+  ask(t, "save", { state = { handled = true } })
+  ask(t, "wake_in", { ms = 1 })
+  t:tick(1)
+  test.equal(heard(a)[2], { handled = "alarm", message = "on_alarm fails" })
+  test.equal(t:next_alarm(), nil) -- it did not fail
   refused(t, "Handled", "fail_with", { code = "Handled" }) -- a method's own answer is no failure of the room
   test.equal(heard(a), array {})
 end)
