@@ -46,9 +46,10 @@ namespace
 #endif
 constexpr int64_t WORK_MAX = STOA_SCHEMA_WORK_MAX; /* of one check: tenths of a second at worst */
 constexpr int64_t WORK_SAYING = 200000;            /* of finding the words for a misfit */
-constexpr int64_t WORK_OF_BYTE = 4;                /* of a document: every value may be visited */
-constexpr int64_t WORK_OF_VISIT = 8;               /* a callout of a pattern: 1 */
-constexpr size_t TEXT_OF_WORK = 8;                 /* bytes that a pattern goes over */
+constexpr int64_t WORK_OF_BYTE = 8;                /* of a document: every value may be visited */
+constexpr int64_t WORK_OF_VISIT = 16;
+constexpr int64_t WORK_OF_ITEM = 4; /* of a pattern */
+constexpr size_t TEXT_OF_WORK = 8;  /* bytes that a pattern goes over */
 constexpr size_t TEXT_OF_COMPARISON = 32;
 constexpr uint32_t MATCH_LIMIT = 10000000; /* behind the count, should a callout be left out */
 constexpr uint32_t HEAP_LIMIT_KIB = 32 * 1024;
@@ -112,8 +113,9 @@ int on_item(pcre2_callout_block *block, void *)
     size_t at = block->current_position;
     size_t moved = at > running->at ? at - running->at : running->at - at;
     running->at = at;
-    return running->spend(static_cast<int64_t>(1 + moved / TEXT_OF_WORK)) ? 0
-                                                                          : PCRE2_ERROR_MATCHLIMIT;
+    return running->spend(WORK_OF_ITEM + static_cast<int64_t>(moved / TEXT_OF_WORK))
+               ? 0
+               : PCRE2_ERROR_MATCHLIMIT;
 }
 
 struct match_data_free {
