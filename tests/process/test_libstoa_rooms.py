@@ -267,6 +267,19 @@ def test_count_survives_kills(bin_dir):
     return f"{answered()} ids, {kills} kills"
 
 
+def test_rates(bin_dir):
+    """More than a type's rate takes longer, and runs once; with no time for that nothing runs."""
+    with Cluster(bin_dir, extra=f"types: {{ ledger: {{ handler: {LEDGER}, rate: {{ room: 20/s }} }} }}\n") as c, \
+            Asker(bin_dir, routers_of(c)) as asker:
+        begun = [asker.begin("call", "ledger:1", "put") for _ in range(50)]
+        assert sorted(asker.answer(number).value for number in begun) == list(range(1, 51))
+        hasty = [asker.answer(number) for number in [asker.begin("call", "ledger:1", "put", timeout_ms=500) for _ in range(60)]]
+        kinds = [(answer.code, answer.status, answer.tag) for answer in hasty]
+        done, maybe, late = kinds.count((OK, 200, "")), kinds.count((UNKNOWN, 504, "Unknown")), kinds.count((TIMEOUT, 429, "RateLimited"))
+        assert late and done + maybe + late == len(hasty), kinds
+        assert 50 + done <= asker.ask("state", "ledger:1").value["count"] <= 50 + done + maybe
+
+
 def test_example(bin_dir):
     """examples/asker beside the rooms that it asks: what it prints, and that a second run counts nothing."""
     rooms = pathlib.Path(bin_dir).resolve().parent / "rooms"
