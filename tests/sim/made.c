@@ -220,6 +220,8 @@ static enum run_end made_run(struct handler *h, struct context *ctx, void *mem,
     (void)mem;
     if (tally_is(ctx))
         return tally_run(world_of(h), ctx, what, run, result, fault);
+    if (watchers_is(ctx))
+        return RUN_ABSENT;
     if (counts(ctx)) {
         if (what->phase != PHASE_CALL || !slice_is(what->method, "count"))
             return RUN_ABSENT;
@@ -277,7 +279,7 @@ static bool made_identify(struct handler *h, struct slice request, struct identi
         "[\"0\",\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"10\"]"};
     if (!json_valid(request))
         world_fail(world_of(h), "identify is asked about %.*s", SLICE_FMT(request));
-    if (tally_identify(world_of(h), request, out))
+    if (tally_identify(world_of(h), request, out) || watchers_identify(request, out))
         return true;
     *out = (struct identity){.id = slice_text(ids[odd(h, 20) ? odd(h, 4) : odd(h, 6)]),
                              .tags = slice_text(tags[odd(h, 12) ? odd(h, 4) : odd(h, 9)])};

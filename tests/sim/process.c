@@ -145,7 +145,7 @@ static void gateway_up(struct process *p, const struct hub_ports *hub_ports)
     static const struct gateway_type types[] = {
         {.name = "events"},
         {.name = "short"},
-        {.name = "made", .has_handler = true, .headers = headers}};
+        {.name = "made", .has_handler = true, .presence = true, .headers = headers}};
     struct world *w = p->world;
     struct gateway_ports ports = socket_ports(p);
     struct gateway_options options = {.self = self_of(p),
@@ -179,8 +179,8 @@ size_t types_of(struct world *w, struct shard_type types[TYPES_COUNT + 1])
 {
     types[0] = (struct shard_type){.name = "events", .retention = w->dice.retention[0]};
     types[1] = (struct shard_type){.name = "short", .retention = w->dice.retention[1]};
-    types[2] =
-        (struct shard_type){.name = "made", .retention = w->dice.retention[1], .handler = &w->made};
+    types[2] = (struct shard_type){
+        .name = "made", .retention = w->dice.retention[1], .handler = &w->made, .presence = true};
     return TYPES_COUNT + w->guests;
 }
 

@@ -12,6 +12,7 @@
  *   wild.c     peers that are no friends              made.c     rooms with a handler
  *   truth.c    what is durable; own checks            final.c    the log as it is read at the end
  *   tally.c    rooms that keep an account             members.c  who uses them
+ *   watchers.c who asks who is there
  *
  * Time is one heap of events; whatever happens at once happens in the order of the heap, which is a
  * function of the run so far. Processes turn a drawn time after their input, so that inputs of one
@@ -61,6 +62,8 @@
 #define TALLY_ROOMS 3 /* the last one is quiet: nobody joins it */
 #define MEMBERS_MAX 6
 #define CALLERS_MAX 5
+#define WATCHERS_MAX 4
+#define WATCHED_ROOMS 2
 #define MADE_TEXT "{\"made\":"
 #define LOST_MAX 4
 
@@ -407,8 +410,9 @@ struct world {
     struct handler made;
     struct vec told[COUNTERS]; /* uint64_t: counts */
     uint64_t highest[COUNTERS];
-    struct tally *tally;     /* NULL: no guests */
-    struct members *members; /* likewise */
+    struct tally *tally;       /* NULL: no guests */
+    struct members *members;   /* likewise */
+    struct watchers *watchers; /* likewise */
     struct heap events;
     struct dice dice;
     struct process processes[PROCESSES_MAX];
@@ -539,6 +543,13 @@ void tally_final(struct world *w);                /* gives the accounts to the o
 /* members.c */
 void members_add(struct world *w);
 void members_free(struct world *w);
+
+/* watchers.c: the first two are the handler's, for the rooms that do nothing */
+bool watchers_is(const struct context *ctx);
+bool watchers_identify(struct slice request, struct identity *out);
+void watchers_add(struct world *w);
+void watchers_check(struct world *w);
+void watchers_free(struct world *w);
 
 /* guests.c, asks.c */
 void guests_begin(struct world *w);

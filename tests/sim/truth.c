@@ -236,6 +236,8 @@ void truth_allow_all(struct world *w)
 void truth_append(struct disk *d, const struct store_record *record)
 {
     struct world *w = d->process->world;
+    if (record->flags & EVENT_PRESENCE)
+        return; /* watchers.c judges it */
     if (w->guests && record->payload.size >= strlen(MADE_TEXT) &&
         memcmp(record->payload.data, MADE_TEXT, strlen(MADE_TEXT)) == 0)
         return; /* of a room with a handler */

@@ -113,6 +113,7 @@ static void world_free(struct world *w)
     truth_destroy(w);
     heap_free(&w->events);
     members_free(w); /* whose events were in it */
+    watchers_free(w);
     vec_free(&w->orphans);
     message_arena_free(&w->arena);
 }
@@ -149,6 +150,7 @@ static void world_begin(struct world *w)
     posters_add(w);
     visitors_add(w);
     members_add(w);
+    watchers_add(w);
     faults_begin(w);
 }
 
@@ -179,6 +181,8 @@ void world_run(uint64_t seed, bool verbose, struct history *history, struct metr
         visitors_check(w);
     if (!w->failed && !w->excused)
         final_check(w);
+    if (!w->failed && !w->excused)
+        watchers_check(w);
     if (!w->failed && !w->excused)
         tally_final(w);
     counters->excused += w->excused;
