@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "common/map.h"
 #include "common/mem.h"
+#include "common/mutant.h"
 #include "common/rng.h"
 
 #define PAUSE_WISH_MAX_MS 60000
@@ -268,6 +269,8 @@ static void flights_back(struct caller *c, bool by_shard)
         enter(c, call, CALL_QUEUED, &back);
         call->uncertain = true;
         call->losses += by_shard;
+        if (STOA_MUTANT(LIBRARY_CALL_NEW_ID))
+            rng_bytes(&c->rng, call->msg_id, sizeof call->msg_id);
     }
     while (!list_empty(&back)) {
         struct call *call = call_of(back.prev);
@@ -389,6 +392,8 @@ static void nack_arrived(struct caller *c, struct call *call, const struct msg_n
 void caller_answer(struct caller *c, const struct message *m)
 {
     struct call *call = map_get(c->flying, map_id(&m->cid));
+    if (STOA_MUTANT(LIBRARY_ANY_ANSWER) && call)
+        call = call_of(c->flights.next);
     if (call && m->type == MSG_NACK)
         nack_arrived(c, call, &m->nack);
     else if (call && m->type == MSG_RESULT && call->type == MSG_CALL)
