@@ -187,7 +187,7 @@ static void caller_told(struct caller *c, unsigned status, struct slice body)
     char digits[24] = "";
     c->waiting = c->by_library = false;
     if (status == 200) {
-        if (body.size < sizeof digits)
+        if (body.size > 0 && body.size < sizeof digits)
             memcpy(digits, body.data, body.size);
         caller_entry(c, H_RESULT, H_ACK, strtoull(digits, NULL, 10));
         c->msg = 0;

@@ -45,7 +45,7 @@ static const char *const names[TALLY_ROOMS] = {"made:t0", "made:t1", "made:t2"};
 static uint64_t number_of(struct slice word)
 {
     char digits[24] = "";
-    if (word.size < sizeof digits)
+    if (word.size > 0 && word.size < sizeof digits)
         memcpy(digits, word.data, word.size);
     return strtoull(digits, NULL, 10);
 }
