@@ -163,6 +163,8 @@ class Member(Resident):
                 _, opcode, payload = connection.frame(now + LOOK_S)
             except socket.timeout:
                 continue
+            if self.shared.over:
+                return  # the account is read: what the first who go bring about is not in it
             heard_at, asked = time.monotonic(), False
             if opcode == 8:
                 raise Closed(1005)
