@@ -512,13 +512,16 @@ static void decide_input(struct shard *s, struct op *op)
         c->peer = op->asker.peer; /* who speaks is there */
         c->life = op->asker.life;
     }
-    if (m->counter <= c->counter && !STOA_MUTANT(INPUT_AGAIN))
+    bool known = m->counter <= c->counter;
+    if (known && STOA_MUTANT(INPUT_AGAIN))
+        input_run(s, c, op);
+    if (known)
         reply_ack(s, c, NACK_NONE);
     else if (m->counter == c->counter + 1 && !s->has_space)
         reply_ack(s, c, NACK_DISK);
     else if (m->counter == c->counter + 1 && !room_rate_take(s, room, 1, &retry_ms))
         input_refuse(s, c, op);
-    else if (m->counter == c->counter + 1 || STOA_MUTANT(INPUT_GAP) || STOA_MUTANT(INPUT_AGAIN))
+    else if (m->counter == c->counter + 1 || STOA_MUTANT(INPUT_GAP))
         input_run(s, c, op);
 }
 
