@@ -43,6 +43,7 @@
 #define ROOM_FIFO_MAX_BYTES (4 * MIB)
 #define DRR_QUANTUM_BYTES (16 * KIB)
 #define COMMIT_MAX_EVENTS 512
+#define COMMIT_MAX_CODE_NS (50 * 1000 * 1000) /* of rooms' code */
 #define COMMIT_MAX_BYTES (1 * MIB)
 #define REPLAY_PAGE_MAX_BYTES (256 * KIB)
 #define REPLAY_PAGE_MAX_ITEMS 1500

@@ -255,6 +255,7 @@ static void turn_clear(struct shard *s)
     memset(t->trim_ts, 0, sizeof t->trim_ts);
     t->failed = t->asked = t->joined = false;
     t->events = t->bytes = t->durable = t->writes = 0;
+    t->code_ns = 0;
 }
 
 static bool is_joined(const struct answer *a)

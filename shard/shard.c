@@ -343,7 +343,8 @@ struct hub *shard_hub(struct shard *s)
 static void turn_fill(struct shard *s)
 {
     struct turn *t = &s->turn;
-    while (!t->failed && t->events < COMMIT_MAX_EVENTS && t->bytes < COMMIT_MAX_BYTES) {
+    while (!t->failed && t->events < COMMIT_MAX_EVENTS && t->bytes < COMMIT_MAX_BYTES &&
+           t->code_ns < COMMIT_MAX_CODE_NS) {
         struct op *op =
             fifo_pop(&s->ready, COMMIT_MAX_EVENTS - t->events, COMMIT_MAX_BYTES - t->bytes);
         if (!op)

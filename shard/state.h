@@ -137,6 +137,7 @@ struct turn {
     bool failed;                    /* ERR_NO_SPACE on the way */
     bool asked;                     /* publishers' writes were tried, not trims alone */
     size_t events, bytes;           /* taken from FIFOs */
+    int64_t code_ns;                /* rooms' code has run for */
     size_t durable;                 /* events appended */
     size_t writes;                  /* of any kind */
     struct vec answers;             /* struct answer */

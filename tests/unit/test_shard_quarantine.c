@@ -236,6 +236,50 @@ START_TEST(what_ended_the_last_process_begins_in_quarantine)
 }
 END_TEST
 
+static void on_enter(void *ctx, struct slice key, const char *phase)
+{
+    (void)ctx;
+    (void)key;
+    (void)phase;
+}
+
+static int64_t on_leave(void *ctx)
+{
+    (void)ctx;
+    return NS_PER_S;
+}
+
+START_TEST(a_turn_whose_code_takes_long_ends_early)
+{
+    static const char *const keys[] = {"c:1", "c:2", "c:3"};
+    begin();
+    rig_stop(rig);
+    rig->watch = (struct shard_watch){.enter = on_enter, .leave = on_leave};
+    rig_start(rig);
+    rig_pump(rig);
+    rig_forget(g);
+    for (size_t i = 0; i < 3; i++) {
+        struct message m = {.type = MSG_CALL, .slot = SLOT_UNKNOWN, .key = slice_text(keys[i])};
+        m.call.verb = VERB_METHOD;
+        m.call.name = slice_text("do");
+        m.call.input = slice_text("inc");
+        (void)rig_send(g, m);
+    }
+    rig_feed(rig);
+    uint64_t commits = store_mem_commits(rig->store);
+    for (unsigned i = 1; i <= 3; i++) {
+        ck_assert_int_eq(shard_turn(rig->shard, rig->now), i < 3);
+        ck_assert_uint_eq(store_mem_commits(rig->store), commits + i);
+    }
+    rig_pump(rig);
+    ck_assert_uint_eq(rig_count(g, MSG_RESULT), 3);
+    ck_assert_double_eq(metric_value(metrics_seconds(rig->metrics, "stoa_handler_seconds",
+                                                     "type=\"c\",phase=\"call\"", "")),
+                        3);
+    robot_end();
+}
+END_TEST
+
 START_TEST(operators_see_it_listed)
 {
     begin();
@@ -267,6 +311,7 @@ int main(void)
         runs_that_wait_end_with_it,
         a_full_disk_leaves_it_as_it_was,
         what_ended_the_last_process_begins_in_quarantine,
+        a_turn_whose_code_takes_long_ends_early,
         operators_see_it_listed,
     };
     return rig_run("shard_quarantine", tests, sizeof tests / sizeof *tests);

@@ -93,7 +93,8 @@ void rig_start(struct rig *rig)
                                     .seed = rig->boots * 1000,
                                     .payload_max_bytes = PAYLOAD_MAX_BYTES,
                                     .suspects = rig->suspects,
-                                    .n_suspects = rig->n_suspects};
+                                    .n_suspects = rig->n_suspects,
+                                    .watch = rig->watch};
     struct hub_ports ports = {.ctx = rig, .send = shard_send, .forget = shard_forget};
     rig->metrics = metrics_create();
     rig->shard = shard_create(&options, rig->store, &ports, &rig->log, rig->metrics, rig->now);

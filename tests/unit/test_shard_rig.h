@@ -51,6 +51,7 @@ struct rig {
     uint64_t boots;
     const struct shard_suspect *suspects; /* of the next start */
     size_t n_suspects;
+    struct shard_watch watch; /* as above */
     struct rig_client clients[RIG_CLIENTS];
     struct vec to_shard; /* struct rig_packet */
 };
