@@ -87,7 +87,7 @@ void reply_joined(struct shard *s, struct room *room, struct asker asker, struct
     j->tags = reply_keep(r, tags);
     j->status = fault ? fault_status(fault) : 0;
     j->head = c && c->head < room->head && !STOA_MUTANT(JOIN_HEAD_LATE) ? c->head : room->head;
-    j->counter = c ? c->counter : 0;
+    j->counter = c && !STOA_MUTANT(INPUT_AGAIN) ? c->counter : 0;
     j->members_seq = room->head;
     j->members = reply_keep(r, strbuf_slice(&members));
     strbuf_free(&members);
