@@ -328,11 +328,11 @@ static int64_t ping_interval(const struct client *c)
     return c->watched ? PING_WATCHED_INTERVAL_MS : PING_INTERVAL_MS;
 }
 
-/* What it answered so far may be older than an interval of now: it is asked at once. */
+/* It has just said what it wants to be watched for. */
 void socket_watch(struct io *io, struct client *c)
 {
     c->heard = true;
-    client_timer(io, c, 0);
+    client_timer(io, c, ping_interval(c));
 }
 
 void socket_adopt(struct io *io, struct client *c)

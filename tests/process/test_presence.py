@@ -224,6 +224,10 @@ def test_silent_client(bin_dir):
             ann.until({"join": member("sleeper")})
             sleeper.send_signal(signal.SIGSTOP)
             assert ann.until({"leave": {"id": "sleeper"}}, timeout=20) == [{"went": "sleeper", "recovered": False}, {"leave": {"id": "sleeper"}}]
+            unread = Watcher(c.base, "unread")  # of stoa.v1: nobody reads it, so nobody answers its pings
+            ann.until({"join": member("unread")})
+            assert ann.until({"leave": {"id": "unread"}}, timeout=20) == [{"went": "unread", "recovered": False}, {"leave": {"id": "unread"}}]
+            unread.socket.drop()
         finally:
             sleeper.kill()
             sleeper.wait()
