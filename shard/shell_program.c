@@ -2,6 +2,7 @@
  * that nobody reaches a shard that does not know its rooms yet. */
 #include "shard/shell_program.h"
 
+#include <malloc.h>
 #include <string.h>
 
 #include "common/shell/process.h"
@@ -9,6 +10,8 @@
 
 #define MONITOR_PORT 8092 /* plus the index */
 #define LISTEN_DEFAULT "0.0.0.0:7200"
+#define GIVE_BACK_S 60
+#define GIVE_BACK_ROOMS 10000
 
 static size_t types_of(const struct config *c, const struct type_codes *codes,
                        struct shard_type out[CONFIG_TYPES_MAX])
@@ -141,6 +144,29 @@ static void on_woken(struct ev_loop *loop, ev_check *w, int events)
     shard_tick(p->shard, clock_now());
 }
 
+/* What rooms leave when they are put away lies in between: the allocator gives it back only if it
+ * is asked, which takes some ms and so waits until it is worth it. */
+static void on_give_back(struct ev_loop *loop, ev_timer *w, int events)
+{
+    (void)loop, (void)events;
+    struct program *p = w->data;
+    double cold = metric_value(metrics_gauge(p->metrics, "stoa_rooms", "state=\"cold\"", ""));
+    if (cold < p->cold_before)
+        p->cold_before = cold;
+    if (cold - p->cold_before < GIVE_BACK_ROOMS)
+        return;
+    (void)malloc_trim(0);
+    p->cold_before = cold;
+}
+
+static void give_back_start(struct program *p)
+{
+    (void)malloc_trim(0); /* recovery has held each room in full, if only for a moment */
+    ev_timer_init(&p->give_back, on_give_back, GIVE_BACK_S, GIVE_BACK_S);
+    p->give_back.data = p;
+    ev_timer_start(loop_ev(p->loop), &p->give_back);
+}
+
 static void log_ready(struct program *p, int64_t begun_ns)
 {
     struct metrics *m = p->metrics;
@@ -172,6 +198,7 @@ int program_start(struct program *p, const struct loop_handler *handler, struct 
     ev_set_priority(&p->woken, EV_MAXPRI);
     p->woken.data = p;
     ev_check_start(loop_ev(p->loop), &p->woken);
+    give_back_start(p);
     TRY(sockets_open(p, why));
     log_ready(p, begun_ns);
     return ERR_OK;
@@ -180,8 +207,10 @@ int program_start(struct program *p, const struct loop_handler *handler, struct 
 void program_stop(struct program *p)
 {
     monitor_close(&p->monitor);
-    if (p->loop != NULL)
+    if (p->loop != NULL) {
         ev_check_stop(loop_ev(p->loop), &p->woken);
+        ev_timer_stop(loop_ev(p->loop), &p->give_back);
+    }
     shard_destroy(&p->shard); /* forgets its peers at the links */
     guard_close(&p->guard);
     guard_verdict_free(&p->verdict);

@@ -28,7 +28,9 @@ struct program {
     struct type_codes codes, fresh_codes; /* in force; of a reload that is being decided */
     struct monitor *monitor;
     ev_check woken;
-    int64_t stop_ns; /* draining: when the loop ends; 0: not */
+    ev_timer give_back; /* memory to the system */
+    double cold_before; /* fewest cold rooms since it last gave any */
+    int64_t stop_ns;    /* draining: when the loop ends; 0: not */
 };
 
 /* Everything up to the listening sockets. On failure a one-line reason; program_stop either way. */
