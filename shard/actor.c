@@ -100,12 +100,11 @@ static void actor_read(struct shard *s, struct actor *a)
     STOA_ASSERT(code == ERR_OK);
     code = store->read_row(s->store, TABLE_STATE, id, none, &value);
     a->state_stored = code != ERR_NOT_FOUND;
-    if (STOA_MUTANT(RECOVER_NO_STATE)) {
-        code = ERR_NOT_FOUND;
-    } else if (code == ERR_OK && row_state(value, &a->state_version, &state)) {
+    bool found = a->state_stored && !STOA_MUTANT(RECOVER_NO_STATE);
+    if (found && code == ERR_OK && row_state(value, &a->state_version, &state)) {
         a->has_state = true;
         strbuf_put_slice(&a->state, state);
-    } else if (code != ERR_NOT_FOUND) {
+    } else if (found) {
         row_is_damaged(s, a, "state");
     }
     code = store->read_row(s->store, TABLE_ALARM, id, none, &value);
