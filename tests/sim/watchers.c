@@ -24,6 +24,7 @@ struct watcher {
     bool open;           /* it has asked for the socket */
     bool ready;          /* and may speak */
     bool subscribed;     /* it has said so, and nobody has said no */
+    bool let_in;         /* somebody has said yes */
     bool told;           /* who is there */
     struct map *members; /* char *, owned, by id as it was written */
 };
@@ -120,10 +121,12 @@ static void on_frame(struct socket *s, struct slice text)
         hear(v, text);
     } else if (json_get(text, "unsub").type == JSON_STRING ||
                json_get(text, "error").type == JSON_OBJECT) {
-        v->subscribed = false;
+        v->subscribed = v->let_in = false;
         forget_all(v);
-    } else if (slice_is(status, "\"missed\"")) {
-        v->told = false; /* what it knew does not hold; the list comes */
+    } else if (status.size > 0) {
+        v->let_in = true;
+        if (slice_is(status, "\"missed\""))
+            v->told = false; /* what it knew does not hold; the list comes */
     }
 }
 
@@ -131,7 +134,7 @@ static void on_closed(struct socket *s, unsigned code)
 {
     struct watcher *v = OWNER_OF(s, struct watcher, socket);
     (void)code;
-    v->open = v->ready = v->subscribed = false;
+    v->open = v->ready = v->subscribed = v->let_in = false;
     forget_all(v);
 }
 
@@ -257,8 +260,8 @@ static const char *differs(const struct watcher *v, struct slice list)
 {
     size_t count = 0;
     struct json_iter it = json_members(list);
-    if (!v->subscribed && v->room > 0)
-        return NULL; /* a room that does anything may let in nobody */
+    if (!v->let_in && v->room > 0)
+        return NULL; /* a room that does anything may let in nobody, and may be quarantined */
     if (!v->told)
         return "it is not told";
     for (; json_next(&it); count++)
