@@ -145,6 +145,19 @@ static void map_make_room(struct map *m)
     index_fit(m, holes > 0);
 }
 
+void map_shrink(struct map *m)
+{
+    uint64_t enough = m->count + (uint64_t)m->count / 8 + FIRST_CAPACITY;
+    if (m->capacity < 2 * enough)
+        return;
+    entries_pack(m);
+    m->entries = (struct entry *)mem_realloc(m->entries, enough * sizeof *m->entries);
+    m->capacity = (uint32_t)enough;
+    mem_free(m->index);
+    m->index = NULL;
+    index_fit(m, true);
+}
+
 void *map_get(const struct map *m, struct slice key)
 {
     if (m->count == 0)

@@ -19,6 +19,9 @@ size_t map_count(const struct map *m);
 /* Start with *cursor = 0; returns the next value or NULL at the end. Removing the value just
  * returned is allowed while iterating; putting is not. */
 void *map_next(const struct map *m, size_t *cursor);
+/* Gives back what a larger count needed, if it is most of the memory. Not while iterating: cursors
+ * do not hold. */
+void map_shrink(struct map *m);
 /* Memory the map itself holds, in bytes: about 32 an entry. */
 size_t map_bytes(const struct map *m);
 

@@ -90,6 +90,8 @@ bool cold_walk(struct shard *s, size_t rooms, int64_t idle_ms)
         struct room *room = (struct room *)map_next(s->rooms, &s->cold_cursor);
         if (!room) {
             s->cold_cursor = 0;
+            map_shrink(s->rooms);
+            map_shrink(s->by_id);
             return false;
         }
         if (is_cold(s, room) && s->clock_ms - room->touched >= idle_ms)

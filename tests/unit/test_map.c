@@ -107,6 +107,8 @@ START_TEST(behaves_as_the_model)
         }
         if (step % 97 == 0)
             check_same(m, &model);
+        if (step % 211 == 0)
+            map_shrink(m);
         if (step % 1999 == 0)
             sweep(m, &model, &r, 1 + rng_below(&r, 4));
     }
@@ -171,6 +173,16 @@ START_TEST(memory_an_entry)
     ck_assert_uint_le(sum / (N - 10000), 34);
     for (uint64_t i = 0; i < N; i++)
         must(map_get(m, map_id(&i)) == &ids[i]);
+    size_t most = map_bytes(m);
+    map_shrink(m);
+    ck_assert_uint_eq(map_bytes(m), most); /* nothing to give back */
+    for (uint64_t i = 0; i < N - 100; i++)
+        must(map_remove(m, map_id(&ids[i])) == &ids[i]);
+    ck_assert_uint_eq(map_bytes(m), most);
+    map_shrink(m);
+    ck_assert_uint_le(map_bytes(m), 10000);
+    for (uint64_t i = 0; i < N; i++)
+        must(map_get(m, map_id(&i)) == (i < N - 100 ? NULL : &ids[i]));
     map_destroy(&m);
     mem_free(ids);
 }
