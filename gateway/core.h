@@ -571,7 +571,8 @@ void presence_tell(struct gateway *g, const struct subscription *sub);
 void presence_reach(struct gateway *g, const struct subscription *sub); /* its `pos` moved */
 /* False: the subscription has ended. */
 bool presence_joined(struct gateway *g, struct subscription *sub, const struct msg_joined *j);
-void presence_missed(struct gateway *g, struct subscription *sub); /* `pos` jumped a gap */
+/* `pos` jumped a gap. */
+void presence_missed(struct gateway *g, struct subscription *sub, enum miss_reason reason);
 
 /* ---- session_v1.c ---- */
 /* The room has refused it: ends the subscription. */

@@ -105,12 +105,15 @@ bool presence_joined(struct gateway *g, struct subscription *sub, const struct m
     return true;
 }
 
-void presence_missed(struct gateway *g, struct subscription *sub)
+/* A list that is still to be told is true behind the gap, unless the history is another one now: a
+ * disk that was put back has its own members. */
+void presence_missed(struct gateway *g, struct subscription *sub, enum miss_reason reason)
 {
     const struct presence *p = sub->presence;
     if (!p || p->wanted)
         return;
-    if (p->at.epoch == sub->pos.epoch && sub->pos.seq <= p->at.seq)
+    bool is_ahead = p->list.size > 0 && p->at.epoch == sub->pos.epoch && sub->pos.seq <= p->at.seq;
+    if (is_ahead && reason != MISS_EPOCH)
         presence_reach(g, sub);
     else
         ask(g, sub);

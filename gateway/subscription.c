@@ -195,7 +195,7 @@ bool subscription_miss(struct gateway *g, struct subscription *sub, struct miss 
     sub->pos = miss.to;
     if (!sub->session->dialect->tell(g, sub, SUB_MISSED, &miss, head))
         return false;
-    presence_missed(g, sub);
+    presence_missed(g, sub, miss.reason);
     return true;
 }
 
