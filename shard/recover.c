@@ -365,8 +365,7 @@ void recover(struct shard *s, const struct shard_options *options)
     cursor = 0;
     while ((room = (struct room *)map_next(s->by_id, &cursor)) != NULL)
         room_open_index(s, room);
-    while (cold_walk(s, SIZE_MAX, 0))
-        ;
+    (void)cold_walk(s, SIZE_MAX, 0);
     LOG(s->log, LOG_INFO, "shard.open", LOG_U64("slots", s->slots_owned),
         LOG_U64("rooms", r.n_rooms), LOG_U64("records", r.n_records),
         LOG_U64("orphans", r.orphans));
