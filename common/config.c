@@ -410,7 +410,8 @@ static void check_type(const struct config *c, const struct config_type *type, s
 /* Where the first of a route's fields stands that is given. */
 static const char *route_origin(const struct config *c, const char *path)
 {
-    static const char *const fields[] = {"path", "key", "replay", "dialect"};
+    static const char *const fields[] = {"path",        "key",   "replay", "dialect",
+                                         "signing_key", "retry", "types"};
     char field[64];
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         snprintf(field, sizeof field, "%s.%s", path, fields[i]);

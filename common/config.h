@@ -43,8 +43,13 @@ struct config_peer { /* cluster.peers[]: who may be what; several of a key add u
     char *name;      /* as the peer calls itself in its HELLO; NULL: any */
 };
 
-struct config_route { /* routes[]: parsed, checked; dialects other than raw are refused for now */
-    char *path, *key, *dialect, *replay;
+struct config_route { /* routes[]: parsed, checked */
+    char *path, *key;
+    char *dialect;            /* "raw", "uploadista", "orpc" */
+    char *replay;             /* NULL: not said */
+    char *signing_key;        /* orpc; NULL: not said; masked */
+    int64_t retry_ms;         /* orpc */
+    struct config_list types; /* that it serves; none: events */
 };
 
 struct config {

@@ -74,12 +74,11 @@ const struct field config_fields[] = {
     {"types.*.schemas.broadcast", FIELD_PATH, IN_TYPE(schemas.broadcast), NULL, "... of what a room sends and publishes", NULL, NULL, 0, 0, false, true},
     {"routes.*.path", FIELD_TEXT, IN_ROUTE(path), NULL, "where it is served", NULL, NULL, 0, 0, false, false},
     {"routes.*.key", FIELD_TEXT, IN_ROUTE(key), NULL, "the key, from the path's parts", NULL, NULL, 0, 0, false, false},
-    {"routes.*.dialect", FIELD_TEXT, IN_ROUTE(dialect), "raw", "framing", "raw", "uploadista|orpc", 0, 0, false, false},
+    {"routes.*.dialect", FIELD_TEXT, IN_ROUTE(dialect), "raw", "framing", "raw|uploadista|orpc", NULL, 0, 0, false, false},
     {"routes.*.replay", FIELD_TEXT, IN_ROUTE(replay), NULL, "all, none or a number", NULL, NULL, 0, 0, false, false},
-    LATER("routes.*.signing_key", "key of orpc tokens"),
-    LATER("routes.*.signing_key_file", "key of orpc tokens"),
-    LATER("routes.*.retry", "reconnect hint of orpc"),
-    LATER("routes.*.types", "types that the route serves"),
+    {"routes.*.signing_key", FIELD_TEXT, IN_ROUTE(signing_key), NULL, "orpc: key of its tokens; default: $STOA_ORPC_SIGNING_KEY", NULL, NULL, 0, 0, true, false},
+    {"routes.*.retry", FIELD_DURATION, IN_ROUTE(retry_ms), "250ms", "orpc: how soon a client subscribes again", NULL, NULL, 1, AGE_MAX_MS, false, false},
+    {"routes.*.types", FIELD_LIST, IN_ROUTE(types), NULL, "types whose keys the route serves; default: events", NULL, NULL, 0, 0, false, false},
 };
 /* clang-format on */
 const size_t config_n_fields = sizeof config_fields / sizeof *config_fields;

@@ -24,6 +24,7 @@
 #include "common/map.h"
 #include "common/mem.h"
 #include "common/rng.h"
+#include "common/token/identity.h"
 #include "gateway/gateway.h"
 #include "proto/slots.h"
 
@@ -136,9 +137,10 @@ struct session {
     uint16_t bad_frames;
     uint16_t pubs; /* publishes in flight */
     bool established;
-    bool closing;            /* ports.close was called; only gateway_closed is still to come */
-    bool too_slow;           /* lagged longer than CONN_LAG_MAX_MS */
-    struct hold *hold;       /* its request is not answered yet; NULL: it is (hold.c) */
+    bool closing;              /* ports.close was called; only gateway_closed is still to come */
+    bool too_slow;             /* lagged longer than CONN_LAG_MAX_MS */
+    struct hold *hold;         /* its request is not answered yet; NULL: it is (hold.c) */
+    struct identity *identity; /* who opened it, one reference; NULL: nobody is asked */
     struct visitor *visitor; /* stoa.v1: who asked for the socket, for rooms with handlers; owned */
     char *farewell;          /* reason of the peer's Close frame; owned, NULL: none has come */
     uint16_t n_full;         /* members that take no more inputs: it is not read */
@@ -639,7 +641,6 @@ void room_call_peer_down(struct gateway *g, struct call *call);
 void room_call_destroy(struct gateway *g, struct call *call);
 
 /* ---- routes ---- */
-enum right { RIGHT_SUBSCRIBE, RIGHT_PUBLISH, RIGHT_SEND, RIGHT_CALL, RIGHT_MANAGE };
 struct exchange {
     struct gateway *g;
     uint64_t client;

@@ -56,6 +56,18 @@ static void pack_build(struct gateway *g, struct packs *p, unsigned dialect)
     p->of[dialect] = scratch_take(g);
 }
 
+/* Of a key without a handler a connection is who its token says. */
+static bool admits(const struct subscription *sub, struct slice filter)
+{
+    const struct member *mb = sub->member;
+    const struct identity *who = sub->session->identity;
+    if (mb)
+        return filter_admits(filter, slice_of(mb->name, mb->name_size), mb->id, mb->tags,
+                             mb->n_tags);
+    return who ? filter_admits(filter, slice_of(NULL, 0), who->id, who->tags.at, who->tags.count)
+               : filter_admits(filter, slice_of(NULL, 0), slice_of(NULL, 0), NULL, 0);
+}
+
 /* A transient event is for those who are there when it happens. */
 static bool is_for(const struct packs *p, const struct subscription *sub, const struct event *e)
 {
@@ -68,9 +80,7 @@ static bool is_for(const struct packs *p, const struct subscription *sub, const 
         return false;
     if (e->filter.size == 0 || STOA_MUTANT(RECIPIENTS_IGNORED))
         return true;
-    return mb ? filter_admits(e->filter, slice_of(mb->name, mb->name_size), mb->id, mb->tags,
-                              mb->n_tags)
-              : filter_admits(e->filter, slice_of(NULL, 0), slice_of(NULL, 0), NULL, 0);
+    return admits(sub, e->filter);
 }
 
 /* Where the next stretch of events for the subscription begins and ends. */

@@ -58,9 +58,14 @@ struct gateway_type { /* types of the configuration; borrowed */
     bool drops;             /* a raw frame beyond a rate is dropped, else its socket is closed */
 };
 
+enum route_dialect { ROUTE_RAW, ROUTE_UPLOADISTA, ROUTE_ORPC };
 struct gateway_route { /* routes[] of the configuration; borrowed */
     const char *path, *key;
-    const char *replay; /* when a request does not say; NULL: none */
+    const char *replay; /* when a request does not say; NULL: as the dialect has it */
+    enum route_dialect dialect;
+    const char *const *types; /* that it serves; NULL-terminated, NULL: events */
+    const char *signing_key;  /* orpc; NULL: none */
+    int64_t retry_ms;         /* orpc: how soon a client is to subscribe again */
 };
 
 struct gateway_options {

@@ -98,12 +98,25 @@ static void check_policy(struct program *p)
         LOG(&p->log, LOG_WARN, "gateway.open_to_all", LOG_STR("listen", listen));
 }
 
+static enum route_dialect dialect_of(const char *name)
+{
+    if (strcmp(name, "uploadista") == 0)
+        return ROUTE_UPLOADISTA;
+    return strcmp(name, "orpc") == 0 ? ROUTE_ORPC : ROUTE_RAW;
+}
+
 static void read_routes(struct program *p)
 {
     for (size_t i = 0; i < p->config.n_routes; i++) {
         const struct config_route *given = &p->config.routes[i];
-        p->routes[i] =
-            (struct gateway_route){.path = given->path, .key = given->key, .replay = given->replay};
+        p->routes[i] = (struct gateway_route){
+            .path = given->path,
+            .key = given->key,
+            .replay = given->replay,
+            .dialect = dialect_of(given->dialect),
+            .types = given->types.count ? (const char *const *)given->types.at : NULL,
+            .signing_key = given->signing_key,
+            .retry_ms = given->retry_ms};
     }
 }
 

@@ -55,6 +55,7 @@ void session_free(struct gateway *g, struct session *s, unsigned code, struct sl
     list_remove(&s->lag);
     list_remove(&s->beat);
     rate_free(s);
+    identity_unref(s->identity);
     mem_free(s->visitor);
     mem_free(s->farewell);
     mem_free(s);

@@ -265,10 +265,10 @@ END_TEST
 /* ---- configured routes ---- */
 
 static const struct gateway_route own[] = {
-    {"/progress/{id}", "upload:{id}", "all"},
-    {"/jobs/{team}/{job}/events", "{team}/{job}", NULL},
-    {"/few/{id}", "few:{id}", NULL},
-    {"/fixed", "one", NULL},
+    {.path = "/progress/{id}", .key = "upload:{id}", .replay = "all"},
+    {.path = "/jobs/{team}/{job}/events", .key = "{team}/{job}", .replay = NULL},
+    {.path = "/few/{id}", .key = "few:{id}", .replay = NULL},
+    {.path = "/fixed", .key = "one", .replay = NULL},
 };
 
 static void own_routes(void)
