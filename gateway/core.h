@@ -500,6 +500,9 @@ void session_established(struct gateway *g, struct session *s);
 void session_close(struct gateway *g, struct session *s, unsigned code, struct slice reason);
 void session_write(struct gateway *g, struct session *s, struct buf *bytes, size_t offset,
                    size_t size);
+/* Sends one text frame that is no event. A client that asks without reading the answers is ended
+ * before they fill the memory. */
+void session_say(struct gateway *g, struct session *s, struct slice text);
 void session_drained(struct gateway *g, struct session *s);
 void session_init(struct gateway *g);
 void stream_begin(struct gateway *g, struct session *s); /* first words of an event stream */

@@ -114,6 +114,22 @@ void session_write(struct gateway *g, struct session *s, struct buf *bytes, size
         s->queued = g->ports.write(g->ports.ctx, s->client, bytes, offset, size);
 }
 
+void session_say(struct gateway *g, struct session *s, struct slice text)
+{
+    if (s->closing)
+        return;
+    if (s->queued > CONTROL_QUEUE_MAX) {
+        session_close(g, s, 4008, slice_text("too slow"));
+        return;
+    }
+    strbuf_reset(&g->scratch);
+    frame_put_header(&g->scratch, FRAME_TEXT, text.size);
+    strbuf_put_slice(&g->scratch, text);
+    struct buf *bytes = buf_copy_slice(strbuf_slice(&g->scratch));
+    session_write(g, s, bytes, 0, bytes->size);
+    buf_unref(bytes);
+}
+
 /* ---- lag ---- */
 
 /* Somebody who lagged too long has lost what lies between; it goes on from now. */

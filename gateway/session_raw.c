@@ -33,22 +33,6 @@ static void raw_end(struct gateway *g, struct subscription *sub, unsigned code, 
     session_close(g, sub->session, code, reason);
 }
 
-static void answer_at_once(struct gateway *g, struct session *s, struct slice response)
-{
-    if (s->closing)
-        return;
-    if (s->queued > CONTROL_QUEUE_MAX) {
-        session_close(g, s, 4008, slice_text("too slow"));
-        return;
-    }
-    strbuf_reset(&g->scratch);
-    frame_put_header(&g->scratch, FRAME_TEXT, response.size);
-    strbuf_put_slice(&g->scratch, response);
-    struct buf *bytes = buf_copy_slice(strbuf_slice(&g->scratch));
-    session_write(g, s, bytes, 0, bytes->size);
-    buf_unref(bytes);
-}
-
 /* What a client says is for the room's handler; rooms without one do not listen. */
 static void raw_frame(struct gateway *g, struct session *s, struct slice payload, bool text)
 {
@@ -58,7 +42,7 @@ static void raw_frame(struct gateway *g, struct session *s, struct slice payload
         return;
     struct subscription *sub = LIST_ENTRY(s->subs.next, struct subscription, in_session);
     if (sub->member && text && member_answers(sub->member, payload, &response))
-        answer_at_once(g, s, response);
+        session_say(g, s, response);
     else if (sub->member && !rate_take(g, s, room_key(sub->room)))
         rate_exceeded(g, sub, RATE_SOCKET_TEXT);
     else if (sub->member && member_input(g, sub->member, payload, text ? EVENT_UTF8 : 0,

@@ -45,22 +45,10 @@ static void v1_encode(struct strbuf *out, const struct pack_source *source, cons
     strbuf_put_byte(out, '}');
 }
 
-/* Sends g->control as one text frame. A client that asks without reading the answers is ended
- * before they fill the memory. */
+/* Sends g->control as one text frame. */
 static void control_send(struct gateway *g, struct session *s)
 {
-    if (s->closing)
-        return;
-    if (s->queued > CONTROL_QUEUE_MAX) {
-        session_close(g, s, 4008, slice_text("too slow"));
-        return;
-    }
-    strbuf_reset(&g->scratch);
-    frame_put_header(&g->scratch, FRAME_TEXT, g->control.size);
-    strbuf_put_slice(&g->scratch, strbuf_slice(&g->control));
-    struct buf *bytes = buf_copy_slice(strbuf_slice(&g->scratch));
-    session_write(g, s, bytes, 0, bytes->size);
-    buf_unref(bytes);
+    session_say(g, s, strbuf_slice(&g->control));
 }
 
 static struct strbuf *control_begin(struct gateway *g, const char *text)
