@@ -369,7 +369,8 @@ void route_keys(struct exchange *x)
     struct strbuf prefix = {0};
     struct strbuf after = {0};
     uint64_t limit = LIST_LIMIT_DEFAULT;
-    if (key_part(x, "prefix", &prefix) && key_part(x, "after", &after) &&
+    if (exchange_who(x) && key_part(x, "prefix", &prefix) && key_part(x, "after", &after) &&
+        exchange_allow_all(x, RIGHT_MANAGE, strbuf_slice(&prefix)) &&
         exchange_number(x, "limit", 1, LIST_LIMIT_MAX, &limit)) {
         struct inquiry *q = inquiry_create(x, x->g->options.n_shards, limit, keys_finish);
         ask_all_shards(x->g, q,
@@ -440,7 +441,8 @@ static void top_finish(struct gateway *g, struct inquiry *q)
 void route_top(struct exchange *x)
 {
     uint64_t limit = TOP_LIMIT_DEFAULT;
-    if (!exchange_number(x, "limit", 1, TOP_LIMIT_MAX, &limit))
+    if (!exchange_allow_all(x, RIGHT_MANAGE, slice_of(NULL, 0)) ||
+        !exchange_number(x, "limit", 1, TOP_LIMIT_MAX, &limit))
         return;
     struct inquiry *q = inquiry_create(x, x->g->options.n_shards, limit, top_finish);
     ask_all_shards(x->g, q, &(struct msg_ask){.what = ASK_TOP, .limit = limit});
@@ -488,6 +490,8 @@ static void quarantine_finish(struct gateway *g, struct inquiry *q)
 
 void route_quarantine(struct exchange *x)
 {
+    if (!exchange_allow_all(x, RIGHT_MANAGE, slice_of(NULL, 0)))
+        return;
     struct inquiry *q = inquiry_create(x, x->g->options.n_shards, 0, quarantine_finish);
     ask_all_shards(x->g, q, &(struct msg_ask){.what = ASK_QUARANTINE});
 }
@@ -559,6 +563,8 @@ void route_status(struct exchange *x)
 {
     struct gateway *g = x->g;
     const struct slice nothing = {0};
+    if (!exchange_allow_all(x, RIGHT_MANAGE, nothing))
+        return;
     struct inquiry *q = inquiry_create(x, peers_dialed(g) + 1, 0, status_finish);
     for (uint32_t peer = 1; peer <= peers_dialed(g); peer++)
         inquiry_ask(g, q, peer, &(struct msg_ask){.what = ASK_STATUS}, nothing, SLOT_UNKNOWN);

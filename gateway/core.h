@@ -26,6 +26,7 @@
 #include "common/rng.h"
 #include "common/token/identity.h"
 #include "gateway/gateway.h"
+#include "gateway/token_cache.h"
 #include "proto/slots.h"
 
 #define ROOM_IDLE_MS 5000    /* a room without subscribers waits so long for them to come back */
@@ -86,9 +87,10 @@ struct event {
     uint64_t seq;
     int64_t ts;
     uint32_t flags;
-    struct slice payload;
-    struct slice filter; /* whom it is for (proto/filter.h); empty: everybody */
-    struct buf *packet;  /* one reference, while in a room's queue; NULL in a page */
+    struct slice payload; /* what most dialects send; of a typed one its value */
+    struct slice typed;   /* the whole typed payload (proto/typed.h); data NULL: it is plain */
+    struct slice filter;  /* whom it is for (proto/filter.h); empty: everybody */
+    struct buf *packet;   /* one reference, while in a room's queue; NULL in a page */
 };
 
 struct miss {
@@ -118,6 +120,8 @@ struct dialect {
     /* The room closes its connections: ends (and frees) the subscription. */
     void (*end)(struct gateway *g, struct subscription *sub, unsigned code, struct slice reason);
     void (*frame)(struct gateway *g, struct session *s, struct slice payload, bool text);
+    /* Whom it speaks to is not let in any longer: ends the session. `reason`: "Token expired". */
+    void (*expired)(struct gateway *g, struct session *s, const char *tag, const char *reason);
 };
 extern const struct dialect dialect_raw, dialect_v1, dialect_sse;
 
@@ -141,6 +145,7 @@ struct session {
     bool too_slow;             /* lagged longer than CONN_LAG_MAX_MS */
     struct hold *hold;         /* its request is not answered yet; NULL: it is (hold.c) */
     struct identity *identity; /* who opened it, one reference; NULL: nobody is asked */
+    struct timer expiry;       /* of the identity (identity.c) */
     struct visitor *visitor; /* stoa.v1: who asked for the socket, for rooms with handlers; owned */
     char *farewell;          /* reason of the peer's Close frame; owned, NULL: none has come */
     uint16_t n_full;         /* members that take no more inputs: it is not read */
@@ -286,6 +291,7 @@ enum publish_result {
 struct gateway_metrics {
     struct metric *publishes[PUBLISH_RESULTS];
     struct metric *publish_ack, *deliveries, *delivery, *lagging, *rooms, *dropped_frames;
+    struct metric *token_checks;
     struct metric *sockets[DIALECT_COUNT];
     struct metric *missed[MISS_REASONS];
     struct metrics *registry; /* for labels met later: close codes, tags */
@@ -313,6 +319,8 @@ struct gateway {
     struct map *waiters;  /* by client */
     struct map *calls;    /* by cid */
     struct map *members;  /* by name */
+    struct token_cache *tokens;
+    struct identity *nobody; /* a socket that was opened without a token: no right at all */
     uint64_t last_member;
     uint32_t last_cid;
     uint32_t last_router;
@@ -401,6 +409,7 @@ void waiter_drop(struct gateway *g, struct waiter *w);
 void frame_put_header(struct strbuf *out, unsigned opcode, size_t size);
 void event_id_put(struct strbuf *out, struct position p);   /* without quotes */
 void miss_put(struct strbuf *out, const struct miss *miss); /* JSON {"from","to","reason"} */
+struct event event_of(const struct event_item *item);       /* points into the item's packet */
 void event_json_put(struct strbuf *out, uint64_t epoch, const struct event *e,
                     struct slice conflate); /* for GET /log */
 
@@ -599,7 +608,9 @@ struct publish_order {
     bool idempotent; /* msg_id comes from the client's key */
     bool ephemeral;
     bool batch;
+    bool typed; /* every part is a typed payload (proto/typed.h) */
     struct slice conflate;
+    struct slice filter; /* encoded (proto/filter.h); empty: everybody */
     const struct slice *parts;
     size_t n_parts;
     struct slice ref; /* stoa.v1: raw JSON; data NULL: none given */
@@ -643,12 +654,37 @@ void room_call_on_nack(struct gateway *g, struct call *call, const struct messag
 void room_call_peer_down(struct gateway *g, struct call *call);
 void room_call_destroy(struct gateway *g, struct call *call);
 
+/* ---- identity.c: who asks ---- */
+/* Who asks by this request: *who is a reference (NULL in mode none). NULL: fine, else the error's
+ * tag with a constant message. */
+const char *identity_of_request(struct gateway *g, const struct http_request *request,
+                                struct identity **who, const char **message);
+/* The same by a token's text, as it stands in a frame. */
+const char *identity_of_token(struct gateway *g, struct slice token, struct identity **who,
+                              const char **message);
+/* Whether the request brings a token, good or bad. False in mode none. */
+bool request_has_token(const struct gateway *g, const struct http_request *request);
+/* Whether it is in force now: clock and revocations. NULL: fine, else tag ("Unauthorized",
+ * "TokenExpired", "Busy") and message. */
+const char *identity_judge(struct gateway *g, const struct identity *who, const char **message);
+/* The session is this identity's from now on (takes the reference, NULL: nobody is asked); its end
+ * is enforced on a timer: dialect->expired. */
+void session_identify(struct gateway *g, struct session *s, struct identity *who);
+/* It is not in force any longer: the session, or the request that was to open it, ends with that.
+ * `reason` is of a close frame, `message` of an answer. */
+void session_unidentify(struct gateway *g, struct session *s, const char *tag, const char *reason,
+                        const char *message);
+void identity_init(struct gateway *g);
+void identity_stop(struct gateway *g);
+
 /* ---- routes ---- */
 struct exchange {
     struct gateway *g;
     uint64_t client;
     const struct http_request *request; /* NULL: a frame of a session */
-    struct strbuf cors;                 /* header lines, NUL-terminated */
+    struct identity *who;               /* once exchange_who was asked; one reference */
+    bool asked;
+    struct strbuf cors; /* header lines, NUL-terminated */
     struct strbuf key;
     struct slice tail;  /* prefix routes: the path behind the prefix, raw */
     const char *replay; /* when the request names no start; NULL: none */
@@ -656,8 +692,15 @@ struct exchange {
 const char *exchange_cors(struct exchange *x);
 void exchange_error(struct exchange *x, const char *tag, const char *message);
 void exchange_json(struct exchange *x, struct slice body);
-/* Whether whoever asks may do this with the key; the place where tokens will be judged. */
-bool authorize(const struct http_request *request, enum right right, struct slice key);
+/* Finds out who asks, into x->who; answers and returns false when nobody is let in by this token.
+ */
+bool exchange_who(struct exchange *x);
+/* The same, but a request without a token is let in, without a right (x->who: g->nobody). */
+bool exchange_maybe_who(struct exchange *x);
+/* Whether whoever asks may do this with the key; else answers. */
+bool exchange_allow(struct exchange *x, enum right right, struct slice key);
+/* The same with all keys that begin so; an empty beginning: every key there is. */
+bool exchange_allow_all(struct exchange *x, enum right right, struct slice beginning);
 /* The key from the query (`key` only) into x->key; answers and returns false when there is none
  * or the right is missing. */
 bool exchange_key(struct exchange *x, enum right right);

@@ -227,6 +227,9 @@ static void register_metrics(struct gateway *g, struct metrics *metrics)
                                     "Events written, counted once per connection.");
     m->delivery = metrics_seconds(metrics, "stoa_delivery_seconds", "",
                                   "From an event's timestamp to its writing; once per event.");
+    m->token_checks =
+        metrics_counter(metrics, "stoa_token_checks_total", "",
+                        "Signatures of tokens that were checked; the others were known.");
     m->dropped_frames = metrics_counter(metrics, "stoa_dropped_frames_total", "",
                                         "Frames of raw sockets that a rate let nobody hear.");
     m->lagging = metrics_gauge(metrics, "stoa_lagging_sockets", "",
@@ -271,6 +274,7 @@ struct gateway *gateway_create(const struct gateway_options *options,
     }
     room_init_timers(g);
     session_init(g);
+    identity_init(g);
     refused_register(g);
     hold_init(g);
     member_init(g);
@@ -320,6 +324,7 @@ void gateway_destroy(struct gateway **g_p)
                      slice_of(NULL, 0), false);
     while (!list_empty(&g->rooms_all))
         room_free(g, LIST_ENTRY(g->rooms_all.next, struct room, all));
+    identity_stop(g);
     hub_destroy(&g->hub);
     slots_destroy(&g->slots);
     map_destroy(&g->rooms);

@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/tick.h"
+#include "common/token/token.h"
 #include "gateway/request.h"
 #include "proto/hub.h"
 
@@ -76,7 +77,12 @@ struct gateway_options {
     uint64_t seed;
     uint64_t payload_max_bytes;
     unsigned keys_per_socket;
-    bool loopback;                    /* the listener is loopback: rules for Host and Origin */
+    bool loopback; /* the listener is loopback: rules for Host and Origin */
+    /* Who is let in: auth.keys, borrowed, and what reads tokens with them (token.h). NULL:
+     * auth.mode none, nobody is asked who he is. */
+    const struct token_checker *tokens;
+    const char *(*token_check)(const struct token_checker *tokens, struct slice token,
+                               int64_t wall_ms, struct identity **out);
     const char *const *origins;       /* gateway.origins; NULL-terminated, NULL: not configured */
     const struct gateway_type *types; /* declared ones; [0] is "events" */
     size_t n_types;

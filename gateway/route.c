@@ -20,17 +20,15 @@ void exchange_json(struct exchange *x, struct slice body)
 
 bool exchange_admit(struct exchange *x, enum right right)
 {
+    if (!exchange_who(x))
+        return false;
     if (!key_valid(strbuf_slice(&x->key), false)) {
         exchange_error(x, "BadKey",
                        "a key is 1 to 256 bytes of UTF-8 without control characters and does not "
                        "begin with $");
         return false;
     }
-    if (!authorize(x->request, right, strbuf_slice(&x->key))) {
-        exchange_error(x, "Forbidden", "the token does not allow this key");
-        return false;
-    }
-    return true;
+    return exchange_allow(x, right, strbuf_slice(&x->key));
 }
 
 bool exchange_key(struct exchange *x, enum right right)
@@ -336,7 +334,7 @@ static void on_stoa(struct exchange *x)
         upgrade_required(x, "open this address as a WebSocket with subprotocol stoa.v1");
     else if (!http_header_has_token(protocols, "stoa.v1"))
         exchange_error(x, "BadRequest", "this address speaks the subprotocol stoa.v1: ask for it");
-    else
+    else if (exchange_maybe_who(x))
         route_socket(x, &dialect_v1, NULL);
 }
 
@@ -633,6 +631,7 @@ void gateway_request(struct gateway *g, uint64_t client, const struct http_reque
     struct exchange x = {.g = g, .client = client, .request = request};
     if (access_check(&x))
         dispatch(&x);
+    identity_unref(x.who);
     strbuf_free(&x.cors);
     strbuf_free(&x.key);
 }

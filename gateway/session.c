@@ -55,6 +55,7 @@ void session_free(struct gateway *g, struct session *s, unsigned code, struct sl
     list_remove(&s->lag);
     list_remove(&s->beat);
     rate_free(s);
+    timer_stop(g, &s->expiry);
     identity_unref(s->identity);
     mem_free(s->visitor);
     mem_free(s->farewell);
@@ -284,6 +285,7 @@ static void socket_open(struct exchange *x, const struct dialect *dialect,
 {
     struct gateway *g = x->g;
     struct session *s = session_open(g, x->client, dialect);
+    session_identify(g, s, identity_ref(x->who));
     if (start && !subscription_open(g, s, strbuf_slice(&x->key), start, request)) {
         session_free(g, s, 1006, slice_of(NULL, 0), false);
         exchange_error(x, "Busy", "this gateway holds too many keys; try another one");
@@ -299,6 +301,7 @@ static void socket_open(struct exchange *x, const struct dialect *dialect,
 void route_socket(struct exchange *x, const struct dialect *dialect, const struct start *start)
 {
     struct gateway *g = x->g;
+    STOA_ASSERT(x->asked); /* nobody gets a session by forgetting to ask */
     if (g->draining) {
         exchange_error(x, "Draining", "this gateway is shutting down; connect to another one");
         return;

@@ -50,9 +50,16 @@ static void raw_frame(struct gateway *g, struct session *s, struct slice payload
         session_close(g, s, 1013, slice_text(message));
 }
 
+static void raw_expired(struct gateway *g, struct session *s, const char *tag, const char *reason)
+{
+    (void)tag;
+    session_close(g, s, 1008, slice_text(reason));
+}
+
 const struct dialect dialect_raw = {.index = DIALECT_RAW,
                                     .name = "raw",
                                     .encode = raw_encode,
                                     .tell = raw_tell,
                                     .end = raw_end,
-                                    .frame = raw_frame};
+                                    .frame = raw_frame,
+                                    .expired = raw_expired};

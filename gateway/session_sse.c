@@ -81,9 +81,18 @@ static void sse_frame(struct gateway *g, struct session *s, struct slice payload
     (void)text;
 }
 
+static void sse_expired(struct gateway *g, struct session *s, const char *tag, const char *reason)
+{
+    struct strbuf text = {0};
+    strbuf_printf(&text, "event: end\ndata: {\"tag\":\"%s\"}\n\n", tag);
+    stream_put(g, s, &text);
+    session_close(g, s, 1008, slice_text(reason));
+}
+
 const struct dialect dialect_sse = {.index = DIALECT_SSE,
                                     .name = "sse",
                                     .encode = sse_encode,
                                     .tell = sse_tell,
                                     .end = sse_end,
-                                    .frame = sse_frame};
+                                    .frame = sse_frame,
+                                    .expired = sse_expired};

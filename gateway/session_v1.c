@@ -360,7 +360,7 @@ static void on_sub(struct gateway *g, struct session *s, const struct frame *f, 
                        "begin with $");
         return;
     }
-    if (!authorize(NULL, RIGHT_SUBSCRIBE, key)) {
+    if (!identity_may(s->identity, RIGHT_SUBSCRIBE, key)) {
         send_sub_error(g, s, key, "Forbidden", "the token does not allow this key");
         return;
     }
@@ -450,7 +450,7 @@ static void on_pub(struct gateway *g, struct session *s, const struct frame *f, 
         tag = "BadKey";
         message = "a key is 1 to 256 bytes of UTF-8 without control characters and does not begin "
                   "with $";
-    } else if (!authorize(NULL, RIGHT_PUBLISH, key)) {
+    } else if (!identity_may(s->identity, RIGHT_PUBLISH, key)) {
         tag = "Forbidden";
         message = "the token does not allow this key";
     } else if (s->pubs > PUBS_PER_SOCKET_MAX) {
@@ -576,7 +576,7 @@ static void on_room_verb(struct gateway *g, struct session *s, const struct fram
         tag = "BadKey";
         message = "a key is 1 to 256 bytes of UTF-8 without control characters and does not begin "
                   "with $";
-    } else if (!authorize(NULL, verb == M_SEND ? RIGHT_SEND : RIGHT_CALL, key)) {
+    } else if (!identity_may(s->identity, verb == M_SEND ? RIGHT_SEND : RIGHT_CALL, key)) {
         tag = "Forbidden";
         message = "the token does not allow this key";
     } else if (verb == M_SEND && auto_answered(g, s, f, key)) {
@@ -652,9 +652,16 @@ static void v1_frame(struct gateway *g, struct session *s, struct slice payload,
         verb_run(g, s, &f, verb);
 }
 
+static void v1_expired(struct gateway *g, struct session *s, const char *tag, const char *reason)
+{
+    (void)tag;
+    session_close(g, s, 1008, slice_text(reason));
+}
+
 const struct dialect dialect_v1 = {.index = DIALECT_V1,
                                    .name = "stoa.v1",
                                    .encode = v1_encode,
                                    .tell = v1_tell,
                                    .end = v1_end,
-                                   .frame = v1_frame};
+                                   .frame = v1_frame,
+                                   .expired = v1_expired};

@@ -1,0 +1,244 @@
+/* CORE. Who asks: the token of a request or frame becomes an identity, which is judged by the clock
+ * and by what was revoked; then each right is asked of it.
+ *
+ *   text --cache, or token_check (signature)--> identity --clock, revoked.c--> in force
+ *
+ * The end of an identity is enforced where it holds something open: one timer in the heap for each
+ * session, and for each subscription that came with a token of its own. The clock on the wall may
+ * be set: a timer looks at it again at least every LOOK_AGAIN_MS, and it decides.
+ *
+ * Who opened a stoa.v1 socket without a token is `nobody`, who has no right; nobody at all (NULL)
+ * is for auth.mode none, where all may do everything. */
+#include "gateway/core.h"
+
+#define LOOK_AGAIN_MS 30000
+#define CACHE_MAX_ENTRIES 65536
+#define CACHE_MAX_BYTES (64 * MIB)
+
+static const char *const expired_text = "the token has expired: get a new one";
+
+/* ---- tokens ---- */
+
+static bool is_bearer(struct slice value, struct slice *token)
+{
+    static const char scheme[] = "bearer ";
+    size_t size = sizeof scheme - 1;
+    if (value.size < size)
+        return false;
+    for (size_t i = 0; i < size; i++) {
+        uint8_t c = value.data[i];
+        if ((c >= 'A' && c <= 'Z' ? (uint8_t)(c - 'A' + 'a') : c) != (uint8_t)scheme[i])
+            return false;
+    }
+    while (size < value.size && value.data[size] == ' ')
+        size++;
+    *token = slice_of(value.data + size, value.size - size);
+    return true;
+}
+
+/* The token of a request; size 0: there is none. What the query says is decoded into `text`. */
+static const char *token_find(const struct http_request *request, struct strbuf *text,
+                              struct slice *token, const char **message)
+{
+    struct slice header = slice_of(NULL, 0);
+    bool has_header = is_bearer(http_header_get(request, "Authorization"), &header);
+    int found = http_query_get(request->query, "token", text);
+    if (has_header && http_header_repeated(request, "Authorization")) {
+        *message = "Authorization: at most one";
+        return "BadRequest";
+    }
+    if (found == ERR_INVALID) {
+        *message = "token: at most one in the query, percent-encoded";
+        return "BadRequest";
+    }
+    bool has_query = found == ERR_OK && text->size > 0;
+    if (has_header && has_query && !slice_equal(header, strbuf_slice(text))) {
+        *message = "the header and the query name different tokens: send one";
+        return "BadRequest";
+    }
+    *token = has_header ? header : has_query ? strbuf_slice(text) : slice_of(NULL, 0);
+    return NULL;
+}
+
+const char *identity_of_token(struct gateway *g, struct slice token, struct identity **who,
+                              const char **message)
+{
+    *who = NULL;
+    if (!g->options.tokens)
+        return NULL;
+    struct identity *found = identity_ref(token_cache_get(g->tokens, token));
+    if (!found) {
+        metric_add(g->m.token_checks, 1);
+        if (g->options.token_check(g->options.tokens, token, g->now.wall_ms, &found) != NULL) {
+            *message = "the token is not valid here: get a new one";
+            return "Unauthorized";
+        }
+        token_cache_put(g->tokens, token, found);
+    }
+    const char *tag = identity_judge(g, found, message);
+    if (tag)
+        identity_unref(found);
+    else
+        *who = found;
+    return tag;
+}
+
+const char *identity_of_request(struct gateway *g, const struct http_request *request,
+                                struct identity **who, const char **message)
+{
+    struct strbuf text = {0};
+    struct slice token = {0};
+    *who = NULL;
+    if (!g->options.tokens)
+        return NULL;
+    const char *tag = token_find(request, &text, &token, message);
+    if (!tag && token.size == 0) {
+        *message = "a token is needed: send it as Authorization: Bearer, or as ?token=";
+        tag = "Unauthorized";
+    }
+    if (!tag)
+        tag = identity_of_token(g, token, who, message);
+    strbuf_free(&text);
+    return tag;
+}
+
+bool request_has_token(const struct gateway *g, const struct http_request *request)
+{
+    struct strbuf text = {0};
+    struct slice token = {0};
+    const char *message;
+    bool has = g->options.tokens &&
+               (token_find(request, &text, &token, &message) != NULL || token.size > 0);
+    strbuf_free(&text);
+    return has;
+}
+
+const char *identity_judge(struct gateway *g, const struct identity *who, const char **message)
+{
+    if (!who || who == g->nobody)
+        return NULL;
+    if (g->now.wall_ms >= who->expires_ms) {
+        *message = expired_text;
+        return "TokenExpired";
+    }
+    if (!identity_timely(who, g->now.wall_ms)) {
+        *message = "the token is not valid yet: wait, or look at the clocks";
+        return "Unauthorized";
+    }
+    return NULL;
+}
+
+/* ---- rights ---- */
+
+bool exchange_who(struct exchange *x)
+{
+    const char *message = "", *tag;
+    if (x->asked)
+        return true;
+    tag = identity_of_request(x->g, x->request, &x->who, &message);
+    x->asked = tag == NULL;
+    if (tag)
+        exchange_error(x, tag, message);
+    return x->asked;
+}
+
+bool exchange_maybe_who(struct exchange *x)
+{
+    if (x->asked || !x->g->options.tokens || request_has_token(x->g, x->request))
+        return exchange_who(x);
+    x->who = identity_ref(x->g->nobody);
+    x->asked = true;
+    return true;
+}
+
+bool exchange_allow(struct exchange *x, enum right right, struct slice key)
+{
+    if (!exchange_who(x))
+        return false;
+    if (identity_may(x->who, right, key))
+        return true;
+    exchange_error(x, "Forbidden",
+                   identity_covers(x->who, key) ? "the token does not give this right on the key"
+                                                : "the token does not name this key");
+    return false;
+}
+
+static bool names_all(const struct identity *who, struct slice beginning)
+{
+    for (size_t i = 0; i < who->prefixes.count; i++) {
+        struct slice prefix = who->prefixes.at[i];
+        if (prefix.size == 0 || (beginning.size >= prefix.size &&
+                                 memcmp(beginning.data, prefix.data, prefix.size) == 0))
+            return true;
+    }
+    return false;
+}
+
+bool exchange_allow_all(struct exchange *x, enum right right, struct slice beginning)
+{
+    if (!exchange_who(x))
+        return false;
+    if (!x->who || ((x->who->rights & 1u << right) && names_all(x->who, beginning)))
+        return true;
+    exchange_error(x, "Forbidden",
+                   "this is about many keys: it needs a token with the right `manage` and a "
+                   "`prefix` that covers them all");
+    return false;
+}
+
+/* ---- the end of an identity ---- */
+
+static void expiry_set(struct gateway *g, struct timer *t, const struct identity *who)
+{
+    if (!who || who == g->nobody) {
+        timer_stop(g, t);
+        return;
+    }
+    int64_t left_ms = who->expires_ms > g->now.wall_ms ? who->expires_ms - g->now.wall_ms : 0;
+    if (left_ms > LOOK_AGAIN_MS)
+        left_ms = LOOK_AGAIN_MS;
+    timer_set(g, t, g->now.mono_ns + left_ms * NS_PER_MS);
+}
+
+static void session_expiry_fire(struct gateway *g, struct timer *t)
+{
+    struct session *s = LIST_ENTRY(t, struct session, expiry);
+    if (s->closing)
+        return;
+    if (g->now.wall_ms < s->identity->expires_ms)
+        expiry_set(g, t, s->identity);
+    else
+        session_unidentify(g, s, "TokenExpired", "Token expired", expired_text);
+}
+
+void session_unidentify(struct gateway *g, struct session *s, const char *tag, const char *reason,
+                        const char *message)
+{
+    if (s->hold)
+        hold_refuse(g, s, tag, message);
+    else if (!s->closing)
+        s->dialect->expired(g, s, tag, reason);
+}
+
+void session_identify(struct gateway *g, struct session *s, struct identity *who)
+{
+    identity_unref(s->identity);
+    s->identity = who;
+    s->expiry.fire = session_expiry_fire;
+    expiry_set(g, &s->expiry, who);
+}
+
+/* ---- life ---- */
+
+void identity_init(struct gateway *g)
+{
+    const struct identity nobody = {.expires_ms = INT64_MAX};
+    g->nobody = identity_create(&nobody);
+    g->tokens = token_cache_create(g->options.seed, CACHE_MAX_ENTRIES, CACHE_MAX_BYTES);
+}
+
+void identity_stop(struct gateway *g)
+{
+    identity_unref(g->nobody);
+    token_cache_destroy(&g->tokens);
+}
