@@ -15,6 +15,8 @@
 #define TOKEN_MAX_BYTES 8192
 
 enum token_algorithm { TOKEN_HS256, TOKEN_RS256, TOKEN_ES256 };
+#define TOKEN_ALGORITHMS_COUNT (TOKEN_ES256 + 1)
+const char *token_algorithm_name(enum token_algorithm algorithm); /* "HS256" */
 
 struct token_key_source { /* borrowed for the call */
     const char *kid;      /* NULL or "": none */
@@ -39,6 +41,9 @@ void token_checker_destroy(struct token_checker **checker);
  * or for `stoa token check`, a constant without anything of the token. */
 const char *token_check(const struct token_checker *checker, struct slice token, int64_t wall_ms,
                         struct identity **out);
+
+/* NULL, or why whoever holds one of its tokens might find this key; for a warning. */
+const char *token_key_weakness(const struct token_key_source *key);
 
 /* Appends a token of these claims (a JSON object), signed by this key. ERR_INVALID with why. */
 MUST_USE int token_sign(const struct token_key_source *key, struct slice claims, struct strbuf *out,

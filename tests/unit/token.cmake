@@ -1,0 +1,2 @@
+stoa_test(orpc_token stoa_token stoa_common PkgConfig::SODIUM)
+stoa_test(token stoa_token stoa_common)
