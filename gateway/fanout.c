@@ -193,12 +193,9 @@ void fanout_push(struct gateway *g, struct room *room, const struct event_item *
 {
     if (room->n_events == room->events_capacity)
         queue_grow(g, room);
-    room->events[room->n_events++] = (struct event){.seq = item->seq,
-                                                    .ts = item->ts,
-                                                    .flags = item->flags,
-                                                    .payload = item->payload,
-                                                    .filter = item->filter,
-                                                    .packet = buf_ref(packet)};
+    struct event *e = &room->events[room->n_events++];
+    *e = event_of(item);
+    e->packet = buf_ref(packet);
     room->events_bytes += item->payload.size;
     room->filtered |= item->filter.size > 0 || (item->flags & EVENT_PRESENCE);
     if (list_empty(&room->dirty))

@@ -2,6 +2,7 @@
  * is written here goes to the wire without another copy. */
 #include "common/json.h"
 #include "gateway/core.h"
+#include "proto/typed.h"
 
 void frame_put_header(struct strbuf *out, unsigned opcode, size_t size)
 {
@@ -40,6 +41,18 @@ void miss_put(struct strbuf *out, const struct miss *miss)
     strbuf_put_text(out, "\",\"reason\":\"");
     strbuf_put_text(out, miss_name(miss->reason));
     strbuf_put_text(out, "\"}");
+}
+
+struct event event_of(const struct event_item *item)
+{
+    struct event e = {.seq = item->seq,
+                      .ts = item->ts,
+                      .flags = item->flags,
+                      .payload = item->payload,
+                      .filter = item->filter};
+    if ((e.flags & EVENT_TYPED) && typed_value(item->payload, &e.payload))
+        e.typed = item->payload;
+    return e;
 }
 
 void event_json_put(struct strbuf *out, uint64_t epoch, const struct event *e,

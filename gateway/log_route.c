@@ -127,8 +127,7 @@ static void query_take(struct log_query *q, uint64_t epoch, const struct event_i
 {
     if (!is_for_readers(item))
         return;
-    struct event e = {
-        .seq = item->seq, .ts = item->ts, .flags = item->flags, .payload = item->payload};
+    struct event e = event_of(item);
     if (!q->ndjson && q->count > 0)
         strbuf_put_byte(&q->events, ',');
     event_json_put(&q->events, epoch, &e, item->conflate);

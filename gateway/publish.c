@@ -17,7 +17,7 @@ struct publish {
     struct waiter waiter;
     uint64_t client;
     bool by_session;
-    bool idempotent, ephemeral, batch;
+    bool idempotent, ephemeral, batch, typed;
     bool sent;      /* an attempt is under way */
     bool uncertain; /* an earlier attempt may have been stored */
     uint8_t nack;   /* the last refusal, enum nack_code */
@@ -25,8 +25,8 @@ struct publish {
     int64_t begun_ns, deadline_ns;
     int64_t ts;
     uint8_t msg_id[16];
-    size_t bytes;                    /* charged to g->publish_bytes */
-    struct slice key, conflate, ref; /* point behind the struct, as the parts do */
+    size_t bytes;                            /* charged to g->publish_bytes */
+    struct slice key, conflate, filter, ref; /* point behind the struct, as the parts do */
     size_t n_parts;
     struct slice parts[];
 };
@@ -82,7 +82,7 @@ static struct slice bytes_take(uint8_t **at, struct slice from)
 static struct publish *publish_create(struct gateway *g, const struct publish_order *order)
 {
     size_t size = sizeof(struct publish) + order->n_parts * sizeof(struct slice) + order->key.size +
-                  order->conflate.size + order->ref.size;
+                  order->conflate.size + order->filter.size + order->ref.size;
     for (size_t i = 0; i < order->n_parts; i++)
         size += order->parts[i].size;
     struct publish *p = mem_alloc(size);
@@ -90,6 +90,7 @@ static struct publish *publish_create(struct gateway *g, const struct publish_or
     uint8_t *at = (uint8_t *)&p->parts[order->n_parts];
     p->key = bytes_take(&at, order->key);
     p->conflate = bytes_take(&at, order->conflate);
+    p->filter = bytes_take(&at, order->filter);
     p->ref = bytes_take(&at, order->ref);
     p->n_parts = order->n_parts;
     for (size_t i = 0; i < order->n_parts; i++)
@@ -98,6 +99,7 @@ static struct publish *publish_create(struct gateway *g, const struct publish_or
     p->idempotent = order->idempotent;
     p->ephemeral = order->ephemeral;
     p->batch = order->batch;
+    p->typed = order->typed;
     p->by_session = order->by_session;
     p->bytes = size;
     g->publish_bytes += size;
@@ -167,8 +169,9 @@ static void publish_send(struct gateway *g, struct publish *p)
     timer_set(g, &p->timer, p->deadline_ns);
     struct message m = {.type = MSG_PUB, .cid = p->call.cid, .slot = SLOT_UNKNOWN, .key = p->key};
     memcpy(m.pub.msg_id, p->msg_id, sizeof m.pub.msg_id);
-    m.pub.flags = p->ephemeral ? PUB_EPHEMERAL : 0;
+    m.pub.flags = (p->ephemeral ? PUB_EPHEMERAL : 0) | (p->typed ? PUB_TYPED : 0);
     m.pub.conflate = p->conflate;
+    m.pub.filter = p->filter;
     m.pub.ts = p->ts;
     m.pub.payloads = (struct parts_list){p->parts, p->n_parts};
     hub_send(g->hub, router, &m);

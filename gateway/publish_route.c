@@ -3,6 +3,7 @@
 #include "common/json.h"
 #include "common/utf8.h"
 #include "gateway/core.h"
+#include "proto/typed.h"
 
 static bool is_ndjson(const struct http_request *request)
 {
@@ -61,16 +62,19 @@ static const char *headers_read(struct exchange *x, struct publish_order *order,
         *message = "filters (tags, to, except) come later; publish without them";
         return "BadRequest";
     }
-    if (http_header_get(request, "Stoa-Format").data) {
-        *message = "Stoa-Format comes later; publish without it";
-        return "BadRequest";
-    }
-    static const char *const once[] = {"Idempotency-Key", "Stoa-Ephemeral", "Stoa-Conflate"};
+    static const char *const once[] = {"Idempotency-Key", "Stoa-Ephemeral", "Stoa-Conflate",
+                                       "Stoa-Format"};
     for (size_t i = 0; i < sizeof once / sizeof *once; i++)
         if (http_header_repeated(request, once[i])) {
-            *message = "Idempotency-Key, Stoa-Ephemeral, Stoa-Conflate: at most one of each";
+            *message = "Idempotency-Key, Stoa-Ephemeral, Stoa-Conflate, Stoa-Format: at most one "
+                       "of each";
             return "BadRequest";
         }
+    struct slice format = http_header_get(request, "Stoa-Format");
+    if (format.data && !slice_is(format, "orpc")) {
+        *message = "Stoa-Format: orpc, or without the header a payload as it is";
+        return "BadRequest";
+    }
     if (idempotency_key.data &&
         (idempotency_key.size == 0 || idempotency_key.size > IDEMPOTENCY_KEY_MAX_BYTES)) {
         *message = "Idempotency-Key: 1 to 255 bytes";
@@ -85,8 +89,22 @@ static const char *headers_read(struct exchange *x, struct publish_order *order,
         return "BadRequest";
     }
     order->ephemeral = slice_is(ephemeral, "1");
+    order->typed = format.data != NULL;
     order->idempotent = idempotency_key.data != NULL;
     publish_id(x->g, order, idempotency_key);
+    return NULL;
+}
+
+/* NULL: fine. */
+static const char *parts_check(const struct publish_order *order, const char **message)
+{
+    for (size_t i = 0; order->typed && i < order->n_parts; i++) {
+        const char *wrong = typed_check(order->parts[i]);
+        if (wrong) {
+            *message = wrong;
+            return "BadRequest";
+        }
+    }
     return NULL;
 }
 
@@ -107,6 +125,8 @@ void route_publish(struct exchange *x)
     }
     if (!tag)
         tag = publish_check(x->g, &order, &message);
+    if (!tag)
+        tag = parts_check(&order, &message);
     if (tag)
         metric_add(x->g->m.publishes[PUBLISHED_REJECTED], 1);
     else

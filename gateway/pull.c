@@ -108,11 +108,7 @@ static size_t page_read(struct gateway *g, const struct message *m, bool *picky)
     }
     for (size_t i = 0; i < count; i++) {
         const struct event_item *item = &m->replay.items.at[i];
-        g->page[i] = (struct event){.seq = item->seq,
-                                    .ts = item->ts,
-                                    .flags = item->flags,
-                                    .payload = item->payload,
-                                    .filter = item->filter};
+        g->page[i] = event_of(item);
         *picky |= item->filter.size > 0 || (item->flags & EVENT_TRANSIENT);
     }
     return count;

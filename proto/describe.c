@@ -273,9 +273,11 @@ static void print_list_types(void)
         "| members | `[name, endpoint, weight, state]` |\n"
         "\n"
         "Flags of an event: %u the payload is one JSON value, %u it is UTF-8, %u never replayed to "
-        "a joiner,\n%u ephemeral: no seq of its own, prev = seq = the room's head. Flag of a PUB: "
-        "%u ephemeral.\n",
-        EVENT_JSON, EVENT_UTF8, EVENT_TRANSIENT, EVENT_EPHEMERAL, PUB_EPHEMERAL);
+        "a joiner,\n%u ephemeral: no seq of its own, prev = seq = the room's head, %u presence: "
+        "transient, who came or\nwent, %u typed: the payload is an object of which readers get the "
+        "member `json`, those of the orpc\ndialect all. Flags of a PUB: %u ephemeral, %u typed.\n",
+        EVENT_JSON, EVENT_UTF8, EVENT_TRANSIENT, EVENT_EPHEMERAL, EVENT_PRESENCE, EVENT_TYPED,
+        PUB_EPHEMERAL, PUB_TYPED);
     printf("\nCodes of NACK:");
     for (uint64_t code = NACK_BUSY; code <= NACK_INVALID; code++)
         printf(" %d %s%s", (int)code, nack_name(code), code == NACK_INVALID ? ".\n" : ",");

@@ -56,6 +56,7 @@ enum call_verb {
 enum ask_what { ASK_STATUS, ASK_KEYS, ASK_TOP, ASK_CONNECTIONS, ASK_GATEWAYS, ASK_QUARANTINE };
 
 #define PUB_EPHEMERAL 1u
+#define PUB_TYPED 2u /* the payloads are typed ones (proto/typed.h) */
 
 /* flags of a delivered event */
 #define EVENT_JSON 1u      /* the payload is one JSON value: may be embedded verbatim */
@@ -63,6 +64,7 @@ enum ask_what { ASK_STATUS, ASK_KEYS, ASK_TOP, ASK_CONNECTIONS, ASK_GATEWAYS, AS
 #define EVENT_TRANSIENT 4u /* broadcast of a room with a handler: never replayed to a joiner */
 #define EVENT_EPHEMERAL 8u /* no seq of its own: prev == seq == the room's head */
 #define EVENT_PRESENCE 16u /* transient: who came or went, for those who asked to be told */
+#define EVENT_TYPED 32u    /* the payload is a typed one (proto/typed.h) */
 
 /* ---- list entries ---- */
 struct event_item { /* wire: [prev, seq, ts, flags, conflate, filter, size] */

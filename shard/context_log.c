@@ -6,6 +6,7 @@
 #include "common/base36.h"
 #include "common/base64.h"
 #include "common/json.h"
+#include "proto/typed.h"
 
 #define LOG_ANSWER_MAX_BYTES (2 * MIB)
 
@@ -15,8 +16,11 @@ static void put_event(struct strbuf *out, uint64_t epoch, const struct event_ite
     (void)event_id_format(id, (struct position){epoch, e->seq});
     strbuf_printf(out, "{\"id\":\"%s\",\"ts\":%lld,", id, (long long)e->ts);
     if (e->flags & EVENT_JSON) {
+        struct slice value = e->payload;
+        if ((e->flags & EVENT_TYPED) && !typed_value(e->payload, &value))
+            value = e->payload;
         strbuf_put_text(out, "\"data\":");
-        strbuf_put_slice(out, e->payload);
+        strbuf_put_slice(out, value);
     } else {
         strbuf_put_text(out, "\"base64\":\"");
         base64_put(out, e->payload);

@@ -39,7 +39,7 @@ struct op {
     struct buf *packet; /* holds a ref; NULL: it says nothing */
     struct room *room;
     struct asker asker;
-    bool ephemeral;
+    bool ephemeral, typed;
     uint8_t msg_id[16];
     uint64_t pid, pseq;
     int64_t ts;

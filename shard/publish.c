@@ -44,6 +44,7 @@ static struct op *op_of(const struct msg_pub *pub, uint32_t bytes, struct buf *p
     struct op *op = op_create((uint32_t)pub->payloads.count);
     op->packet = buf_ref(packet);
     op->ephemeral = (pub->flags & PUB_EPHEMERAL) != 0;
+    op->typed = (pub->flags & PUB_TYPED) != 0;
     memcpy(op->msg_id, pub->msg_id, sizeof op->msg_id);
     op->pid = pub->pid;
     op->pseq = pub->pseq;
@@ -122,8 +123,12 @@ uint32_t payload_flags(struct slice payload)
 
 static void decide_flags(struct op *op)
 {
-    for (uint32_t i = 0; i < op->n_parts; i++)
-        op->parts[i].flags = payload_flags(slice_of(op->parts[i].data, op->parts[i].size));
+    for (uint32_t i = 0; i < op->n_parts; i++) {
+        struct slice payload = slice_of(op->parts[i].data, op->parts[i].size);
+        op->parts[i].flags = payload_flags(payload);
+        if (op->typed && (op->parts[i].flags & EVENT_JSON) && json_type_of(payload) == JSON_OBJECT)
+            op->parts[i].flags |= EVENT_TYPED;
+    }
 }
 
 static void answer_nack(struct shard *s, const struct op *op, enum nack_code code,

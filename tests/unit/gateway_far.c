@@ -388,17 +388,22 @@ static void pub_store(const struct message *m, struct fake_room *room)
 {
     static struct event_item items[BATCH_MAX_EVENTS];
     bool ephemeral = (m->pub.flags & PUB_EPHEMERAL) != 0;
+    uint32_t typed = m->pub.flags & PUB_TYPED ? EVENT_TYPED : 0;
     for (size_t i = 0; i < m->pub.payloads.count; i++) {
         struct slice payload = m->pub.payloads.at[i];
         if (ephemeral) {
             items[i] = (struct event_item){.prev = room->head,
                                            .seq = room->head,
                                            .ts = now.wall_ms,
-                                           .flags = flags_of(payload) | EVENT_EPHEMERAL,
+                                           .flags = flags_of(payload) | EVENT_EPHEMERAL | typed,
+                                           .filter = m->pub.filter,
                                            .payload = payload};
             continue;
         }
         struct stored *e = room_store(room, payload);
+        e->flags |= typed;
+        e->filter = mem_strndup((const char *)m->pub.filter.data, m->pub.filter.size);
+        e->filter_size = m->pub.filter.size;
         memcpy(e->msg_id, m->pub.msg_id, 16);
         if (m->pub.conflate.size > 0)
             e->conflate = mem_strndup((const char *)m->pub.conflate.data, m->pub.conflate.size);

@@ -1,5 +1,6 @@
 stoa_test(mp stoa_proto)
 stoa_test(filter stoa_proto PkgConfig::MSGPACK)
+stoa_test(typed stoa_proto)
 stoa_test(message stoa_proto PkgConfig::MSGPACK)
 target_sources(test_message PRIVATE message_samples.c)
 stoa_test(packet stoa_proto)
