@@ -122,6 +122,9 @@ struct dialect {
     void (*frame)(struct gateway *g, struct session *s, struct slice payload, bool text);
     /* Whom it speaks to is not let in any longer: ends the session. `reason`: "Token expired". */
     void (*expired)(struct gateway *g, struct session *s, const char *tag, const char *reason);
+    /* Of a reader within the gateway: takes events instead of having them written. Else NULL. */
+    void (*take)(struct gateway *g, const struct subscription *sub, const struct event *events,
+                 size_t count);
 };
 extern const struct dialect dialect_raw, dialect_v1, dialect_sse;
 
@@ -138,6 +141,7 @@ struct session {
     uint32_t n_subs;
     uint32_t n_unfed;   /* subscriptions in CATCHUP or LAGGING */
     uint32_t n_lagging; /* subscriptions in LAGGING */
+    uint32_t n_granted; /* subscriptions with a token of their own */
     uint16_t bad_frames;
     uint16_t pubs; /* publishes in flight */
     bool established;
@@ -157,8 +161,9 @@ struct start {
     enum start_kind kind;
     struct position after;
     uint64_t last;
-    bool whole;    /* conflated events too, not just the newest of each value */
-    bool presence; /* it is to be told who is there */
+    bool whole;           /* conflated events too, not just the newest of each value */
+    bool presence;        /* it is to be told who is there */
+    struct identity *who; /* the token that came with it, borrowed; NULL: the session's */
 };
 
 enum sub_state { SUBS_WAITING, SUBS_CATCHUP, SUBS_LIVE, SUBS_LAGGING };
@@ -179,6 +184,8 @@ struct subscription {
     bool whole;          /* catches up by every event */
     struct member *member;     /* NULL: a key without a handler, or a reader */
     struct presence *presence; /* owned; NULL: did not ask for it */
+    struct identity *identity; /* of a token of its own, one reference; NULL: the session's */
+    struct timer expiry;       /* of that (identity.c) */
 };
 
 /* ---- presence (presence.c) ---- */
@@ -354,6 +361,10 @@ static inline struct slice room_key(const struct room *room)
 static inline struct position room_position(const struct room *room)
 {
     return (struct position){room->epoch, room->last};
+}
+static inline const struct identity *subscription_identity(const struct subscription *sub)
+{
+    return sub->identity ? sub->identity : sub->session->identity;
 }
 static inline bool position_equal(struct position a, struct position b)
 {
@@ -546,7 +557,8 @@ void rate_validate(const struct session *s);
 struct visitor *visitor_of(const struct gateway *g, const struct http_request *request);
 /* The JSON of JOIN.request. NULL: fine, else the tag, with a message. */
 const char *visitor_request(const struct visitor *v, const struct gateway_type *type,
-                            struct slice client_state, struct strbuf *out, const char **message);
+                            const struct identity *who, struct slice client_state,
+                            struct strbuf *out, const char **message);
 
 /* ---- member.c ---- */
 /* Takes the request. */
@@ -674,6 +686,17 @@ void session_identify(struct gateway *g, struct session *s, struct identity *who
  * `reason` is of a close frame, `message` of an answer. */
 void session_unidentify(struct gateway *g, struct session *s, const char *tag, const char *reason,
                         const char *message);
+/* The same for a subscription with a token of its own, from now until subscription_unidentify. */
+void subscription_identify(struct gateway *g, struct subscription *sub, struct identity *who);
+void subscription_unidentify(struct gateway *g, struct subscription *sub);
+/* Whether a frame of the session may do this with the key: by the socket's token, or by the one
+ * that came with the key. `method` is for RIGHT_CALL. NULL: fine, else tag and message. */
+const char *session_refusal(const struct gateway *g, const struct session *s, enum right right,
+                            struct slice key, struct slice method, const char **message);
+/* The session's token is renewed: takes the reference, or refuses it with tag and message.
+ * Subscriptions that it does not cover end. */
+const char *session_renew(struct gateway *g, struct session *s, struct identity *who,
+                          const char **message);
 void identity_init(struct gateway *g);
 void identity_stop(struct gateway *g);
 

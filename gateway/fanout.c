@@ -60,7 +60,7 @@ static void pack_build(struct gateway *g, struct packs *p, unsigned dialect)
 static bool admits(const struct subscription *sub, struct slice filter)
 {
     const struct member *mb = sub->member;
-    const struct identity *who = sub->session->identity;
+    const struct identity *who = subscription_identity(sub);
     if (mb)
         return filter_admits(filter, slice_of(mb->name, mb->name_size), mb->id, mb->tags,
                              mb->n_tags);
@@ -154,6 +154,10 @@ void packs_write(struct gateway *g, struct packs *p, const struct subscription *
 {
     STOA_ASSERT(from < to && to <= p->count);
     size_t cut = to;
+    if (sub->session->dialect->take) {
+        sub->session->dialect->take(g, sub, p->events + from, to - from);
+        return;
+    }
     if (sub->presence && sub->presence->list.size > 0)
         for (cut = from; cut < to; cut++)
             if (presence_due(sub, (struct position){p->source.epoch, p->events[cut].seq - 1}))

@@ -186,6 +186,31 @@ bool exchange_allow_all(struct exchange *x, enum right right, struct slice begin
     return false;
 }
 
+static bool allows(const struct identity *who, enum right right, struct slice key,
+                   struct slice method)
+{
+    return right == RIGHT_CALL ? identity_may_call(who, key, method)
+                               : identity_may(who, right, key);
+}
+
+const char *session_refusal(const struct gateway *g, const struct session *s, enum right right,
+                            struct slice key, struct slice method, const char **message)
+{
+    if (allows(s->identity, right, key, method))
+        return NULL;
+    const struct room *room = room_find(g, key);
+    const struct subscription *sub = room ? subscription_find(s, room) : NULL;
+    bool granted = sub && sub->identity;
+    if (granted && allows(sub->identity, right, key, method))
+        return NULL;
+    if (s->identity == g->nobody && !granted) {
+        *message = "this socket came without a token: send {\"token\":T}, or one with the sub";
+        return "Unauthorized";
+    }
+    *message = "the token does not give this right on this key";
+    return "Forbidden";
+}
+
 /* ---- the end of an identity ---- */
 
 static void expiry_set(struct gateway *g, struct timer *t, const struct identity *who)
@@ -226,6 +251,56 @@ void session_identify(struct gateway *g, struct session *s, struct identity *who
     s->identity = who;
     s->expiry.fire = session_expiry_fire;
     expiry_set(g, &s->expiry, who);
+}
+
+static void subscription_expiry_fire(struct gateway *g, struct timer *t)
+{
+    struct subscription *sub = LIST_ENTRY(t, struct subscription, expiry);
+    if (g->now.wall_ms < sub->identity->expires_ms)
+        expiry_set(g, t, sub->identity);
+    else
+        sub->session->dialect->end(g, sub, 1008, slice_text("Token expired"));
+}
+
+void subscription_identify(struct gateway *g, struct subscription *sub, struct identity *who)
+{
+    STOA_ASSERT(!sub->identity);
+    if (!who)
+        return;
+    sub->identity = identity_ref(who);
+    sub->session->n_granted++;
+    sub->expiry.fire = subscription_expiry_fire;
+    expiry_set(g, &sub->expiry, who);
+}
+
+void subscription_unidentify(struct gateway *g, struct subscription *sub)
+{
+    if (!sub->identity)
+        return;
+    timer_stop(g, &sub->expiry);
+    sub->session->n_granted--;
+    identity_unref(sub->identity);
+    sub->identity = NULL;
+}
+
+const char *session_renew(struct gateway *g, struct session *s, struct identity *who,
+                          const char **message)
+{
+    if (s->identity && s->identity != g->nobody && !identity_same_person(s->identity, who)) {
+        identity_unref(who);
+        *message = "a renewed token carries the same id and the same tags: open another socket";
+        return "Forbidden";
+    }
+    session_identify(g, s, who);
+    LIST_EACH(cursor, after, &s->subs)
+    {
+        struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_session);
+        if (!sub->identity && !identity_may(who, RIGHT_SUBSCRIBE, room_key(sub->room)))
+            s->dialect->end(g, sub, 1008, slice_text("the renewed token does not cover this key"));
+        if (s->closing)
+            break;
+    }
+    return NULL;
 }
 
 /* ---- life ---- */

@@ -18,17 +18,19 @@ void exchange_json(struct exchange *x, struct slice body)
     answer(x->g, x->client, exchange_cors(x), 200, "application/json", body, "");
 }
 
+static bool exchange_valid(struct exchange *x)
+{
+    if (key_valid(strbuf_slice(&x->key), false))
+        return true;
+    exchange_error(x, "BadKey",
+                   "a key is 1 to 256 bytes of UTF-8 without control characters and does not begin "
+                   "with $");
+    return false;
+}
+
 bool exchange_admit(struct exchange *x, enum right right)
 {
-    if (!exchange_who(x))
-        return false;
-    if (!key_valid(strbuf_slice(&x->key), false)) {
-        exchange_error(x, "BadKey",
-                       "a key is 1 to 256 bytes of UTF-8 without control characters and does not "
-                       "begin with $");
-        return false;
-    }
-    return exchange_allow(x, right, strbuf_slice(&x->key));
+    return exchange_who(x) && exchange_valid(x) && exchange_allow(x, right, strbuf_slice(&x->key));
 }
 
 bool exchange_key(struct exchange *x, enum right right)
@@ -462,6 +464,16 @@ static enum http_method method_of(const struct exchange *x)
     return x->request->method == HTTP_M_HEAD ? HTTP_M_GET : x->request->method;
 }
 
+/* As exchange_admit: by the right to call, or because the token names this method. */
+static bool admit_call(struct exchange *x, struct slice raw)
+{
+    struct strbuf method = {0};
+    bool named = exchange_who(x) && x->who && http_decode(raw, false, &method) == ERR_OK &&
+                 identity_may_call(x->who, strbuf_slice(&x->key), strbuf_slice(&method));
+    strbuf_free(&method);
+    return named ? exchange_valid(x) : x->asked && exchange_admit(x, RIGHT_CALL);
+}
+
 static void api_verb(struct exchange *x, struct slice type, struct slice verb)
 {
     if (slice_is(verb, "events") && x->request->method == HTTP_M_GET) {
@@ -487,7 +499,7 @@ static void api_verb(struct exchange *x, struct slice type, struct slice verb)
         exchange_error(x, "NotFound", "the path is /api/{type}/{id}/{verb}");
     else if (method_of(x) != HTTP_M_POST)
         method_refused(x, "POST, OPTIONS");
-    else if (!exchange_admit(x, RIGHT_CALL))
+    else if (!admit_call(x, verb))
         return;
     else if (has_handler(x))
         route_room_method(x, verb);

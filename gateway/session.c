@@ -313,9 +313,9 @@ void route_socket(struct exchange *x, const struct dialect *dialect, const struc
         visitor = visitor_of(g, x->request);
     if (start && visitor)
         joins = type_with_handler(g, strbuf_slice(&x->key));
-    const char *message = "",
-               *tag = joins ? visitor_request(visitor, joins, slice_of(NULL, 0), &request, &message)
-                            : NULL;
+    const char *message = "", *tag = joins ? visitor_request(visitor, joins, x->who,
+                                                             slice_of(NULL, 0), &request, &message)
+                                           : NULL;
     if (tag)
         exchange_error(x, tag, message);
     else

@@ -43,6 +43,8 @@ static void raw_frame(struct gateway *g, struct session *s, struct slice payload
     struct subscription *sub = LIST_ENTRY(s->subs.next, struct subscription, in_session);
     if (sub->member && text && member_answers(sub->member, payload, &response))
         session_say(g, s, response);
+    else if (!identity_may(s->identity, RIGHT_SEND, room_key(sub->room)))
+        session_close(g, s, 1008, slice_text("the token does not give the right to send"));
     else if (sub->member && !rate_take(g, s, room_key(sub->room)))
         rate_exceeded(g, sub, RATE_SOCKET_TEXT);
     else if (sub->member && member_input(g, sub->member, payload, text ? EVENT_UTF8 : 0,

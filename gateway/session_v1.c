@@ -201,16 +201,22 @@ void v1_input_done(struct gateway *g, struct session *s, struct slice ref, const
     control_send(g, s);
 }
 
-/* A frame that is not JSON or not one of ours. */
-static void bad_frame(struct gateway *g, struct session *s, const char *message)
+/* A frame that is not JSON or not one of ours, or a token that is no good. */
+static void refused_frame(struct gateway *g, struct session *s, const char *tag,
+                          const char *message)
 {
     struct strbuf *out = control_begin(g, "{\"error\":");
-    error_put(out, "BadRequest", message, false);
+    error_put(out, tag, message, false);
     strbuf_put_byte(out, '}');
-    refused_note(g, "BadRequest", message);
+    refused_note(g, tag, message);
     control_send(g, s);
     if (++s->bad_frames >= BAD_FRAMES_MAX && !s->closing)
         session_close(g, s, 1008, slice_text("too many bad frames"));
+}
+
+static void bad_frame(struct gateway *g, struct session *s, const char *message)
+{
+    refused_frame(g, s, "BadRequest", message);
 }
 
 /* ---- from the client ---- */
@@ -322,8 +328,8 @@ static const char *presence_of(const struct gateway *g, const struct frame *f, s
 
 /* The request by which a key with a handler is joined; nothing for others. NULL: fine. */
 static const char *join_request(const struct gateway *g, const struct session *s,
-                                const struct frame *f, struct slice key, struct strbuf *request,
-                                const char **message)
+                                const struct frame *f, struct slice key, const struct identity *who,
+                                struct strbuf *request, const char **message)
 {
     const struct gateway_type *type = type_with_handler(g, key);
     if (!type)
@@ -331,7 +337,8 @@ static const char *join_request(const struct gateway *g, const struct session *s
     *message = "this type has a handler since this socket was opened: connect again";
     if (!s->visitor)
         return "Moving";
-    return visitor_request(s->visitor, type, f->of[M_STATE].raw, request, message);
+    const struct identity *asks = who ? who : s->identity;
+    return visitor_request(s->visitor, type, asks, f->of[M_STATE].raw, request, message);
 }
 
 /* Begins the key, anew if need be. `request` is taken. */
@@ -349,6 +356,27 @@ static void sub_begin(struct gateway *g, struct session *s, struct slice key,
         send_sub_error(g, s, key, "Busy", "this gateway holds too many keys; try another");
 }
 
+/* Whether it may subscribe: by the token that came with it (*who, a reference), or the socket's. */
+static const char *grant_of(struct gateway *g, const struct session *s, const struct frame *f,
+                            struct slice key, struct identity **who, const char **message)
+{
+    struct strbuf token = {0};
+    const char *tag = NULL;
+    if (!has(f, M_TOKEN) || !g->options.tokens)
+        return session_refusal(g, s, RIGHT_SUBSCRIBE, key, slice_of(NULL, 0), message);
+    *message = "token: a string";
+    if (!text_of(f->of[M_TOKEN], &token))
+        tag = "BadRequest";
+    else
+        tag = identity_of_token(g, strbuf_slice(&token), who, message);
+    if (!tag && !identity_may(*who, RIGHT_SUBSCRIBE, key)) {
+        *message = "the token does not give this right on this key";
+        tag = "Forbidden";
+    }
+    strbuf_free(&token);
+    return tag;
+}
+
 static void on_sub(struct gateway *g, struct session *s, const struct frame *f, struct slice key)
 {
     struct start start;
@@ -360,21 +388,22 @@ static void on_sub(struct gateway *g, struct session *s, const struct frame *f, 
                        "begin with $");
         return;
     }
-    if (!identity_may(s->identity, RIGHT_SUBSCRIBE, key)) {
-        send_sub_error(g, s, key, "Forbidden", "the token does not allow this key");
-        return;
-    }
-    tag = start_of(f, &start, &message);
+    struct identity *who = NULL;
+    tag = grant_of(g, s, f, key, &who, &message);
+    if (!tag)
+        tag = start_of(f, &start, &message);
     if (!tag)
         tag = presence_of(g, f, key, &start, &message);
     struct strbuf request = {0};
     if (!tag)
-        tag = join_request(g, s, f, key, &request, &message);
+        tag = join_request(g, s, f, key, who, &request, &message);
+    start.who = who;
     if (tag)
         send_sub_error(g, s, key, tag, message);
     else
         sub_begin(g, s, key, &start, &request);
     strbuf_free(&request);
+    identity_unref(who);
 }
 
 static void on_unsub(struct gateway *g, struct session *s, struct slice key)
@@ -450,9 +479,8 @@ static void on_pub(struct gateway *g, struct session *s, const struct frame *f, 
         tag = "BadKey";
         message = "a key is 1 to 256 bytes of UTF-8 without control characters and does not begin "
                   "with $";
-    } else if (!identity_may(s->identity, RIGHT_PUBLISH, key)) {
-        tag = "Forbidden";
-        message = "the token does not allow this key";
+    } else if ((tag = session_refusal(g, s, RIGHT_PUBLISH, key, slice_of(NULL, 0), &message))) {
+        STOA_ASSERT(*message);
     } else if (s->pubs > PUBS_PER_SOCKET_MAX) {
         tag = "Busy";
         message = "too many publishes in flight on this socket: wait for answers";
@@ -562,6 +590,19 @@ static bool auto_answered(struct gateway *g, struct session *s, const struct fra
     return true;
 }
 
+static const char *verb_refusal(const struct gateway *g, const struct session *s,
+                                const struct frame *f, enum word verb, struct slice key,
+                                const char **message)
+{
+    struct strbuf method = {0};
+    if (verb == M_CALL && !text_of(f->of[M_METHOD], &method))
+        strbuf_reset(&method); /* refused later, for who may call at all */
+    const char *tag = session_refusal(g, s, verb == M_SEND ? RIGHT_SEND : RIGHT_CALL, key,
+                                      strbuf_slice(&method), message);
+    strbuf_free(&method);
+    return tag;
+}
+
 /* A send, or a method: of a connection if the key is joined, else direct. */
 static void on_room_verb(struct gateway *g, struct session *s, const struct frame *f,
                          enum word verb, struct slice key)
@@ -576,11 +617,10 @@ static void on_room_verb(struct gateway *g, struct session *s, const struct fram
         tag = "BadKey";
         message = "a key is 1 to 256 bytes of UTF-8 without control characters and does not begin "
                   "with $";
-    } else if (!identity_may(s->identity, verb == M_SEND ? RIGHT_SEND : RIGHT_CALL, key)) {
-        tag = "Forbidden";
-        message = "the token does not allow this key";
     } else if (verb == M_SEND && auto_answered(g, s, f, key)) {
         return;
+    } else if ((tag = verb_refusal(g, s, f, verb, key, &message))) {
+        STOA_ASSERT(*message);
     } else if (!rate_take(g, s, key)) {
         over_rate(g, s, order.ref, key);
     } else if (verb == M_SEND && member_of(g, s, key)) {
@@ -608,6 +648,47 @@ static void on_ping(struct gateway *g, struct session *s, struct slice raw)
     strbuf_put_slice(out, raw);
     strbuf_put_byte(out, '}');
     control_send(g, s);
+}
+
+static void renewed(struct gateway *g, struct session *s, struct slice ref)
+{
+    if (ref.size == 0)
+        return;
+    struct strbuf *out = control_begin(g, "");
+    ref_put(out, ref);
+    strbuf_put_text(out, ",\"ok\":{\"expires\":");
+    if (s->identity)
+        strbuf_put_u64(out, (uint64_t)s->identity->expires_ms);
+    else
+        strbuf_put_text(out, "null");
+    strbuf_put_text(out, "}}");
+    control_send(g, s);
+}
+
+/* Without tokens there is nothing to renew. */
+static void on_token(struct gateway *g, struct session *s, const struct frame *f)
+{
+    struct strbuf token = {0};
+    struct identity *who = NULL;
+    const char *message = "token: a string", *tag = NULL;
+    struct slice ref = f->of[M_REF].raw;
+    if (ref.size > REF_MAX_BYTES) {
+        bad_frame(g, s, "a ref is at most 256 bytes");
+        return;
+    }
+    if (!text_of(f->of[M_TOKEN], &token))
+        tag = "BadRequest";
+    else
+        tag = identity_of_token(g, strbuf_slice(&token), &who, &message);
+    strbuf_free(&token);
+    if (!tag && who)
+        tag = session_renew(g, s, who, &message);
+    if (!tag)
+        renewed(g, s, ref);
+    else if (ref.size > 0)
+        send_ref_error(g, s, ref, tag, message);
+    else
+        refused_frame(g, s, tag, message);
 }
 
 static void verb_run(struct gateway *g, struct session *s, const struct frame *f, enum word verb)
@@ -648,7 +729,9 @@ static void v1_frame(struct gateway *g, struct session *s, struct slice payload,
         bad_frame(g, s, "a frame has exactly one of sub, unsub, pub, send, call, ping, token");
     else if (verb == M_PING)
         on_ping(g, s, f.of[M_PING].raw);
-    else if (verb != M_TOKEN) /* a token renews rights; without tokens there is nothing to do */
+    else if (verb == M_TOKEN)
+        on_token(g, s, &f);
+    else
         verb_run(g, s, &f, verb);
 }
 

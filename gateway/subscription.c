@@ -39,6 +39,7 @@ struct subscription *subscription_open(struct gateway *g, struct session *s, str
     room->n_subs++;
     s->n_subs++;
     list_remove(&room->idle);
+    subscription_identify(g, sub, start->who);
     if (start->presence)
         presence_open(sub);
     if (request)
@@ -100,6 +101,7 @@ void subscription_free(struct gateway *g, struct subscription *sub)
     sub->session->n_subs--;
     room->n_subs--;
     presence_free(sub);
+    subscription_unidentify(g, sub);
     mem_free(sub);
     room_left(g, room);
 }

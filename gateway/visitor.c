@@ -132,8 +132,8 @@ static bool query_put(struct strbuf *out, struct slice query)
         struct slice name = slice_of(pair.data, equals ? (size_t)(equals - pair.data) : pair.size);
         struct slice value =
             equals ? slice_of(equals + 1, pair.size - name.size - 1) : slice_of(pair.data, 0);
-        if (pair.size == 0 || came_before(names, count, name))
-            continue;
+        if (pair.size == 0 || name_is(name, "token") || came_before(names, count, name))
+            continue; /* a token is for the gateway, in whatever spelling */
         if (count == QUERY_PARAMETERS_MAX)
             return false;
         if (count > 0)
@@ -168,14 +168,17 @@ static void header_put(struct strbuf *out, const struct visitor *v, const char *
 }
 
 const char *visitor_request(const struct visitor *v, const struct gateway_type *type,
-                            struct slice client_state, struct strbuf *out, const char **message)
+                            const struct identity *who, struct slice client_state,
+                            struct strbuf *out, const char **message)
 {
     bool any = false;
     strbuf_put_text(out, "{\"query\":");
     *message = "the query: at most 100 parameters, percent-encoded";
     if (!query_put(out, v->query))
         return "BadRequest";
-    strbuf_put_text(out, ",\"claims\":null,\"headers\":{");
+    strbuf_put_text(out, ",\"claims\":");
+    strbuf_put_slice(out, who && who->claims.size > 0 ? who->claims : slice_text("null"));
+    strbuf_put_text(out, ",\"headers\":{");
     for (size_t i = 0; i < USUAL_COUNT; i++)
         header_put(out, v, usual[i], &any);
     for (const char *const *at = type->headers; at && *at; at++) {
