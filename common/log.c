@@ -7,6 +7,7 @@
 #include "common/log.h"
 
 #include "common/err.h"
+#include "common/isotime.h"
 #include "common/utf8.h"
 
 #include <math.h>
@@ -17,8 +18,6 @@
 #define VALUE_MAX_BYTES 1024
 #define NUMBER_MAX_BYTES 32
 #define LINE_END_BYTES 2 /* "}\n" */
-#define MS_PER_DAY INT64_C(86400000)
-#define DAYS_PER_400_YEARS 146097
 
 struct line {
     enum log_format format;
@@ -58,44 +57,15 @@ static __attribute__((format(printf, 2, 3))) void line_printf(struct line *l, co
     line_put(l, text, (size_t)size);
 }
 
-static int days_of_year(int64_t year)
-{
-    return (year % 4 == 0 && year % 100 != 0) || year % 400 == 0 ? 366 : 365;
-}
-
-/* Day since 1970 to a date. The calendar repeats every 400 years, so the year is found in few
- * steps. */
-static void date_of(int64_t days, int64_t *year, int *month, int *day)
-{
-    static const int MONTH_DAYS[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    *year = 1970 + days / DAYS_PER_400_YEARS * 400;
-    days %= DAYS_PER_400_YEARS;
-    for (; days >= days_of_year(*year); ++*year)
-        days -= days_of_year(*year);
-    int rest = (int)days;
-    for (*month = 1;; ++*month) {
-        int size = MONTH_DAYS[*month - 1] + (*month == 2 && days_of_year(*year) == 366);
-        if (rest < size)
-            break;
-        rest -= size;
-    }
-    *day = rest + 1;
-}
-
+/* For people, without the day. */
 static void line_time(struct line *l, int64_t wall_ms)
 {
-    if (wall_ms < 0) /* a clock that was never set */
-        wall_ms = 0;
-    int64_t days = wall_ms / MS_PER_DAY;
-    int ms = (int)(wall_ms - days * MS_PER_DAY);
-    if (l->format == LOG_JSON) {
-        int64_t year;
-        int month, day;
-        date_of(days, &year, &month, &day);
-        line_printf(l, "%04lld-%02d-%02dT", (long long)year, month, day);
-    }
-    line_printf(l, "%02d:%02d:%02d.%03d%s", ms / 3600000, ms / 60000 % 60, ms / 1000 % 60,
-                ms % 1000, l->format == LOG_JSON ? "Z" : "");
+    char text[ISOTIME_BYTES];
+    size_t size = isotime_write(text, wall_ms);
+    if (l->format == LOG_JSON)
+        line_put(l, text, size);
+    else
+        line_put(l, text + size - ISOTIME_CLOCK_BYTES, ISOTIME_CLOCK_BYTES - 1);
 }
 
 /* What a character becomes inside quotes; returns its bytes of the input. */

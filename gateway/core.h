@@ -99,7 +99,7 @@ struct miss {
 };
 
 /* ---- dialects ---- */
-enum { DIALECT_RAW, DIALECT_V1, DIALECT_SSE, DIALECT_COUNT };
+enum { DIALECT_RAW, DIALECT_V1, DIALECT_SSE, DIALECT_UPLOADISTA, DIALECT_COUNT };
 
 struct pack_source {
     uint64_t epoch;
@@ -122,11 +122,16 @@ struct dialect {
     void (*frame)(struct gateway *g, struct session *s, struct slice payload, bool text);
     /* Whom it speaks to is not let in any longer: ends the session. `reason`: "Token expired". */
     void (*expired)(struct gateway *g, struct session *s, const char *tag, const char *reason);
+<<<<<<< ours
     /* Of a reader within the gateway: takes events instead of having them written. Else NULL. */
     void (*take)(struct gateway *g, const struct subscription *sub, const struct event *events,
                  size_t count);
+=======
+    /* The upgrade went out. NULL: nothing is said before the first word about a key. */
+    void (*begun)(struct gateway *g, struct session *s);
+>>>>>>> theirs
 };
-extern const struct dialect dialect_raw, dialect_v1, dialect_sse;
+extern const struct dialect dialect_raw, dialect_v1, dialect_sse, dialect_uploadista;
 
 /* ---- sessions and subscriptions ---- */
 struct session {
@@ -151,6 +156,7 @@ struct session {
     struct identity *identity; /* who opened it, one reference; NULL: nobody is asked */
     struct timer expiry;       /* of the identity (identity.c) */
     struct visitor *visitor; /* stoa.v1: who asked for the socket, for rooms with handlers; owned */
+    struct viewer *viewer;   /* uploadista: whom it was opened for; owned */
     char *farewell;          /* reason of the peer's Close frame; owned, NULL: none has come */
     uint16_t n_full;         /* members that take no more inputs: it is not read */
     struct rates *rates;     /* what it said lately, by key; owned, NULL: nothing (rate.c) */
@@ -709,8 +715,11 @@ struct exchange {
     bool asked;
     struct strbuf cors; /* header lines, NUL-terminated */
     struct strbuf key;
-    struct slice tail;  /* prefix routes: the path behind the prefix, raw */
-    const char *replay; /* when the request names no start; NULL: none */
+    struct slice tail;                 /* prefix routes: the path behind the prefix, raw */
+    const char *replay;                /* when the request names no start; NULL: none */
+    const struct gateway_route *route; /* of the configuration; NULL: a built-in one */
+    struct strbuf id;                  /* uploadista: what stands for "{id}" */
+    struct viewer *viewer;             /* uploadista: for the session; owned */
 };
 const char *exchange_cors(struct exchange *x);
 void exchange_error(struct exchange *x, const char *tag, const char *message);
@@ -745,8 +754,12 @@ bool type_presence(const struct gateway *g, struct slice key); /* it counts memb
 /* Raw socket or event stream of x->key, a key of the type `events`: other types have rules of
  * their own, which only routes that serve them know. */
 void route_events(struct exchange *x);
-/* Whether a configured route has this path; fills x->key and x->replay. */
+/* Whether whoever's route this is serves the type of x->key; else answers. */
+bool exchange_serves(struct exchange *x);
+void upgrade_required(struct exchange *x, const char *message);
+/* Whether a configured route has this path; fills x->route, x->key, x->replay. */
 bool own_route_find(struct exchange *x);
+void own_route_run(struct exchange *x); /* a GET of it */
 void route_socket(struct exchange *x, const struct dialect *dialect, const struct start *start);
 void route_publish(struct exchange *x);
 void route_log(struct exchange *x);              /* x->key is set */
@@ -766,6 +779,29 @@ void route_top(struct exchange *x);
 void route_quarantine(struct exchange *x);
 void route_room_release(struct exchange *x);
 
+/* ---- uploadista_route.c, session_uploadista.c ---- */
+enum viewer_kind {
+    VIEWER_OF_KEY,        /* it has a subscription; all others have none */
+    VIEWER_OF_NOTHING,    /* neither upload nor flow: it is greeted, no more */
+    VIEWER_WITHOUT_ID,    /* told so, and greeted */
+    VIEWER_TOKEN_REFUSED, /* told so, and closed */
+    VIEWER_UNKNOWN,       /* it gave no token: as above */
+    VIEWER_ASTRAY         /* not a path of WebSockets: as above */
+};
+struct viewer {
+    enum viewer_kind kind;
+    bool flow; /* of a job, else of an upload */
+    bool greeted;
+    struct slice id; /* as the client calls it; behind the struct, may be empty */
+};
+struct viewer *viewer_create(enum viewer_kind kind, bool flow, struct slice id);
+void route_uploadista(struct exchange *x);     /* x->tail: behind /uploadista/ */
+void route_uploadista_own(struct exchange *x); /* x->route, x->key and x->id are set */
+bool uploadista_is_flow(const struct gateway_route *route);
+/* The id that the query names, decoded into `out`. ERR_NOT_FOUND, ERR_INVALID. */
+int uploadista_query_id(const struct exchange *x, bool flow, struct strbuf *out);
+
+/* ---- answers to log_route.c, ask_route.c ---- */
 void log_on_replay(struct gateway *g, struct call *call, const struct message *m);
 void log_on_nack(struct gateway *g, struct call *call, const struct message *m);
 void log_peer_down(struct gateway *g, struct call *call);

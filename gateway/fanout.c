@@ -15,8 +15,11 @@
 
 #define COPY_MAX_BYTES (64 * KIB) /* a smaller pack is copied out of the scratch buffer */
 
-static const struct dialect *const dialects[DIALECT_COUNT] = {
-    [DIALECT_RAW] = &dialect_raw, [DIALECT_V1] = &dialect_v1, [DIALECT_SSE] = &dialect_sse};
+static const struct dialect *const dialects[DIALECT_COUNT] = {[DIALECT_RAW] = &dialect_raw,
+                                                              [DIALECT_V1] = &dialect_v1,
+                                                              [DIALECT_SSE] = &dialect_sse,
+                                                              [DIALECT_UPLOADISTA] =
+                                                                  &dialect_uploadista};
 
 void packs_begin(struct packs *p, const struct room *room, uint64_t epoch,
                  const struct event *events, size_t count)

@@ -212,7 +212,9 @@ static void register_metrics(struct gateway *g, struct metrics *metrics)
         "result=\"unknown\""};
     static const char *const sockets[DIALECT_COUNT] = {[DIALECT_RAW] = "dialect=\"raw\"",
                                                        [DIALECT_V1] = "dialect=\"stoa.v1\"",
-                                                       [DIALECT_SSE] = "dialect=\"sse\""};
+                                                       [DIALECT_SSE] = "dialect=\"sse\"",
+                                                       [DIALECT_UPLOADISTA] =
+                                                           "dialect=\"uploadista\""};
     struct gateway_metrics *m = &g->m;
     m->registry = metrics;
     for (size_t i = 0; i < PUBLISH_RESULTS; i++)

@@ -1,17 +1,44 @@
 /* CORE. Routes of the configuration: a path of the user's own in front of a key
  * (common/template.h). A part of the request stands, percent-decoded once, where the key names it.
- * They serve what /events serves: the raw dialect, or SSE without an upgrade. */
+ * With the raw dialect they serve what /events serves, which is SSE without an upgrade. */
 #include "common/template.h"
 #include "gateway/core.h"
 
-/* The key of a request; false: a part cannot be decoded. */
-static bool key_build(const struct gateway_route *route, struct slice path, struct strbuf *out)
+static const char *const id_names[] = {"{id}", "{uploadId}", "{jobId}"};
+#define ID_NAMES (sizeof id_names / sizeof *id_names)
+
+static bool is_id(struct slice piece)
 {
-    struct slice key = slice_text(route->key), piece;
+    for (size_t i = 0; i < ID_NAMES; i++)
+        if (slice_is(piece, id_names[i]))
+            return true;
+    return false;
+}
+
+/* Uploadista's clients may name the id in the query. */
+static bool id_read(struct exchange *x)
+{
+    struct slice part = slice_of(NULL, 0);
+    int found = uploadista_query_id(x, uploadista_is_flow(x->route), &x->id);
+    if (found != ERR_NOT_FOUND)
+        return found == ERR_OK;
+    for (size_t i = 0; i < ID_NAMES && !part.data; i++)
+        part = template_part(x->route->path, x->request->path, slice_text(id_names[i]));
+    return http_decode(part, false, &x->id) == ERR_OK;
+}
+
+/* The key of a request; false: a part cannot be decoded. */
+static bool key_build(struct exchange *x)
+{
+    struct slice key = slice_text(x->route->key), path = x->request->path, piece;
+    if (x->route->dialect == ROUTE_UPLOADISTA && !id_read(x))
+        return false;
     while (template_next(&key, &piece)) {
         if (piece.size == 1)
-            strbuf_put_byte(out, *piece.data);
-        else if (http_decode(template_part(route->path, path, piece), false, out) != ERR_OK)
+            strbuf_put_byte(&x->key, *piece.data);
+        else if (x->id.size > 0 && is_id(piece))
+            strbuf_put_slice(&x->key, strbuf_slice(&x->id));
+        else if (http_decode(template_part(x->route->path, path, piece), false, &x->key) != ERR_OK)
             return false;
     }
     return true;
@@ -24,11 +51,20 @@ bool own_route_find(struct exchange *x)
         const struct gateway_route *route = &options->routes[i];
         if (!template_matches(route->path, x->request->path))
             continue;
+        x->route = route;
         x->replay = route->replay;
         strbuf_reset(&x->key);
-        if (!key_build(route, x->request->path, &x->key))
+        if (!key_build(x))
             strbuf_reset(&x->key); /* refused as a key, with the reason */
         return true;
     }
     return false;
+}
+
+void own_route_run(struct exchange *x)
+{
+    if (x->route->dialect == ROUTE_UPLOADISTA)
+        route_uploadista_own(x);
+    else
+        route_events(x);
 }

@@ -135,7 +135,7 @@ bool start_from_request(struct exchange *x, bool stream, struct start *start)
 
 /* ---- sockets and streams ---- */
 
-static void upgrade_required(struct exchange *x, const char *message)
+void upgrade_required(struct exchange *x, const char *message)
 {
     answer_error(x->g, x->client, exchange_cors(x), "UpgradeRequired", message,
                  "Upgrade: websocket\r\n");
@@ -293,20 +293,29 @@ void gateway_retypes(struct gateway *g, const struct gateway_type *types, size_t
     }
 }
 
-/* Whether the key is of a declared type other than `events`. */
-static bool has_other_type(const struct exchange *x)
+bool exchange_serves(struct exchange *x)
 {
+    static const char *const usual[] = {"events", NULL};
+    const char *const *served = x->route && x->route->types ? x->route->types : usual;
     struct slice type = key_type(strbuf_slice(&x->key));
-    return !slice_is(type, "events") && type_declared(x->g, type);
+    if (!type_declared(x->g, type))
+        type = slice_text("events");
+    for (; *served; served++)
+        if (slice_is(type, *served))
+            return true;
+    exchange_error(x, "Forbidden",
+                   served == usual + 1
+                       ? "this route serves keys of the type events: open /ws/{type}/{id}, "
+                         "/api/{type}/{id}/events or /stoa"
+                       : "this route does not serve keys of this type: see its types in routes");
+    return false;
 }
 
 void route_events(struct exchange *x)
 {
-    if (has_other_type(x))
-        exchange_error(x, "Forbidden",
-                       "this route serves keys of the type events: open /ws/{type}/{id}, "
-                       "/api/{type}/{id}/events or /stoa");
-    else if (x->request->upgrade)
+    if (!exchange_serves(x))
+        return;
+    if (x->request->upgrade)
         raw_socket(x);
     else
         event_stream(x);
@@ -546,7 +555,7 @@ static const struct route {
     {"/quarantine", false, GET | HEAD, route_quarantine},
     {"/quarantine", false, DELETE, on_release},
     {"/api/", true, ANY, on_api},
-    {"/uploadista/", true, ANY, on_later},
+    {"/uploadista/", true, GET, route_uploadista},
     {"/iterator", false, ANY, on_later},
 };
 
@@ -610,7 +619,7 @@ static void dispatch(struct exchange *x)
     if (own_route_find(x)) {
         methods = GET;
         if (wanted == GET) {
-            route_events(x);
+            own_route_run(x);
             return;
         }
     }
@@ -646,4 +655,6 @@ void gateway_request(struct gateway *g, uint64_t client, const struct http_reque
     identity_unref(x.who);
     strbuf_free(&x.cors);
     strbuf_free(&x.key);
+    strbuf_free(&x.id);
+    mem_free(x.viewer);
 }

@@ -58,6 +58,7 @@ void session_free(struct gateway *g, struct session *s, unsigned code, struct sl
     timer_stop(g, &s->expiry);
     identity_unref(s->identity);
     mem_free(s->visitor);
+    mem_free(s->viewer);
     mem_free(s->farewell);
     mem_free(s);
 }
@@ -68,6 +69,10 @@ void session_established(struct gateway *g, struct session *s)
         return;
     s->established = true;
     metric_move(g->m.sockets[s->dialect->index], 1);
+    if (s->dialect->begun)
+        s->dialect->begun(g, s);
+    if (s->closing)
+        return;
     LIST_EACH(cursor, after, &s->subs)
     {
         struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_session);
@@ -286,6 +291,8 @@ static void socket_open(struct exchange *x, const struct dialect *dialect,
     struct gateway *g = x->g;
     struct session *s = session_open(g, x->client, dialect);
     session_identify(g, s, identity_ref(x->who));
+    s->viewer = x->viewer;
+    x->viewer = NULL;
     if (start && !subscription_open(g, s, strbuf_slice(&x->key), start, request)) {
         session_free(g, s, 1006, slice_of(NULL, 0), false);
         exchange_error(x, "Busy", "this gateway holds too many keys; try another one");
