@@ -122,14 +122,11 @@ struct dialect {
     void (*frame)(struct gateway *g, struct session *s, struct slice payload, bool text);
     /* Whom it speaks to is not let in any longer: ends the session. `reason`: "Token expired". */
     void (*expired)(struct gateway *g, struct session *s, const char *tag, const char *reason);
-<<<<<<< ours
     /* Of a reader within the gateway: takes events instead of having them written. Else NULL. */
     void (*take)(struct gateway *g, const struct subscription *sub, const struct event *events,
                  size_t count);
-=======
     /* The upgrade went out. NULL: nothing is said before the first word about a key. */
     void (*begun)(struct gateway *g, struct session *s);
->>>>>>> theirs
 };
 extern const struct dialect dialect_raw, dialect_v1, dialect_sse, dialect_uploadista;
 
