@@ -151,10 +151,15 @@ bool filter_admits(struct slice filter, struct slice session, struct slice id,
     if (filter.size == 0)
         return true;
     struct run runs[LISTS];
-    const struct slice who[] = {session, id};
-    if (read_lists(filter, runs) != ERR_OK || names_any(runs[LIST_EXCEPT], who, 2))
+    struct slice who[2];
+    size_t n_who = 0;
+    if (session.size > 0)
+        who[n_who++] = session;
+    if (id.size > 0)
+        who[n_who++] = id;
+    if (read_lists(filter, runs) != ERR_OK || names_any(runs[LIST_EXCEPT], who, n_who))
         return false;
-    if (runs[LIST_TO].given)
-        return names_any(runs[LIST_TO], who, 2);
+    if (runs[LIST_TO].given && !names_any(runs[LIST_TO], who, n_who))
+        return false;
     return !runs[LIST_TAGS].given || names_any(runs[LIST_TAGS], tags, n_tags);
 }

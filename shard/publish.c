@@ -268,7 +268,8 @@ bool publish_append(struct shard *s, struct room *room, struct event_item *item,
     if (transient)
         retain_push_transient(room->retain, item->seq, s->next_lsn++, item->ts, size);
     else
-        retain_push(room->retain, item->seq, s->next_lsn++, item->ts, size, item->conflate);
+        retain_push(room->retain, item->seq, s->next_lsn++, item->ts, size, item->conflate,
+                    item->filter);
     stage->records++;
     room->head = item->seq;
     *(transient ? &room->transient_bytes : &room->retained_bytes) += size;

@@ -148,7 +148,7 @@ static void on_record(void *ctx, unsigned class_no, const struct store_record *r
                               (uint32_t)record->payload.size);
     else
         retain_push(room->retain, record->seq, record->lsn, record->ts,
-                    (uint32_t)record->payload.size, record->conflate);
+                    (uint32_t)record->payload.size, record->conflate, record->filter);
     remember(s, room, record);
     r->n_records++;
 }

@@ -5,10 +5,13 @@
 #include "shard/retain.h"
 
 #include "common/err.h"
+#include "common/hash.h"
+#include "common/limits.h"
 #include "common/map.h"
 #include "common/mem.h"
 #include "shard/vec.h"
 
+#define DIGEST_BYTES 32
 #define FIRST_CAPACITY 4
 #define SHRINK_ABOVE 64
 
@@ -17,7 +20,7 @@ struct value {
     uint32_t number;
     uint32_t refs; /* records in the ring that carry it */
     uint32_t size;
-    uint8_t text[];
+    uint8_t name[];
 };
 
 struct retain {
@@ -26,7 +29,7 @@ struct retain {
     uint32_t first; /* place of the oldest */
     uint32_t count;
     uint64_t first_seq;
-    struct map *values;  /* text -> struct value, owned here; NULL until the first */
+    struct map *values;  /* name -> struct value, owned here; NULL until the first */
     struct vec numbered; /* struct value *, by number - 1; NULL: free */
     uint32_t free_from;  /* no free number below it, counted from 0 */
 };
@@ -76,32 +79,41 @@ static struct value *value_of(const struct retain *r, uint32_t number)
     return VEC_AT(&r->numbered, struct value *)[number - 1];
 }
 
-static struct value *value_create(struct retain *r, struct slice text)
+static struct value *value_create(struct retain *r, struct slice name)
 {
     uint32_t number = r->free_from + 1;
     while (number <= r->numbered.count && value_of(r, number))
         number++;
     if (number > r->numbered.count)
         (void)VEC_PUSH(&r->numbered, struct value *);
-    struct value *v = (struct value *)mem_zalloc(sizeof *v + text.size);
+    struct value *v = (struct value *)mem_zalloc(sizeof *v + name.size);
     v->number = number;
-    v->size = (uint32_t)text.size;
-    memcpy(v->text, text.data, text.size);
+    v->size = (uint32_t)name.size;
+    memcpy(v->name, name.data, name.size);
     VEC_AT(&r->numbered, struct value *)[number - 1] = v;
     r->free_from = number;
-    map_put(r->values, slice_of(v->text, v->size), v);
+    map_put(r->values, slice_of(v->name, v->size), v);
     return v;
 }
 
-static uint32_t value_carry(struct retain *r, struct slice text, uint64_t seq)
+static uint32_t value_carry(struct retain *r, struct slice conflate, struct slice filter,
+                            uint64_t seq)
 {
-    if (text.size == 0)
+    uint8_t name[1 + CONFLATE_MAX_BYTES + DIGEST_BYTES] = {(uint8_t)conflate.size};
+    size_t size = 1 + conflate.size;
+    if (conflate.size == 0)
         return 0;
+    STOA_ASSERT(conflate.size <= CONFLATE_MAX_BYTES);
+    memcpy(name + 1, conflate.data, conflate.size);
+    if (filter.size > 0) {
+        sha256(name + size, filter.data, filter.size);
+        size += DIGEST_BYTES;
+    }
     if (!r->values)
         r->values = map_create(0);
-    struct value *v = (struct value *)map_get(r->values, text);
+    struct value *v = (struct value *)map_get(r->values, slice_of(name, size));
     if (!v)
-        v = value_create(r, text);
+        v = value_create(r, slice_of(name, size));
     v->refs++;
     v->newest = seq;
     return v->number;
@@ -121,7 +133,7 @@ static void value_drop(struct retain *r, uint32_t number)
     VEC_AT(&r->numbered, struct value *)[number - 1] = NULL;
     if (number - 1 < r->free_from)
         r->free_from = number - 1;
-    (void)map_remove(r->values, slice_of(v->text, v->size));
+    (void)map_remove(r->values, slice_of(v->name, v->size));
     mem_free(v);
     if (map_count(r->values) == 0) {
         map_destroy(&r->values);
@@ -133,7 +145,7 @@ static void value_drop(struct retain *r, uint32_t number)
 /* ---- the ring ---- */
 
 void retain_push(struct retain *r, uint64_t seq, uint64_t lsn, int64_t ts, uint32_t size,
-                 struct slice conflate)
+                 struct slice conflate, struct slice filter)
 {
     STOA_ASSERT(r->count == 0 || seq == r->first_seq + r->count);
     if (r->count == 0)
@@ -142,12 +154,12 @@ void retain_push(struct retain *r, uint64_t seq, uint64_t lsn, int64_t ts, uint3
         ring_resize(r, r->capacity ? r->capacity + r->capacity / 2 : FIRST_CAPACITY);
     r->count++;
     *entry_at(r, seq) = (struct retained){
-        .lsn = lsn, .ts = ts, .size = size, .conflate = value_carry(r, conflate, seq)};
+        .lsn = lsn, .ts = ts, .size = size, .conflate = value_carry(r, conflate, filter, seq)};
 }
 
 void retain_push_transient(struct retain *r, uint64_t seq, uint64_t lsn, int64_t ts, uint32_t size)
 {
-    retain_push(r, seq, lsn, ts, size, (struct slice){0});
+    retain_push(r, seq, lsn, ts, size, (struct slice){0}, (struct slice){0});
     entry_at(r, seq)->conflate = RETAIN_TRANSIENT;
 }
 

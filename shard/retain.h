@@ -7,8 +7,12 @@
  *        message ids              ]
  *
  * The ring knows no floor; its owner (room.h) counts what lies above it. Conflate values are
- * interned: each holds the newest seq that carries it, so that "superseded" is one comparison and
- * exact (no hash decides it). */
+ * interned: each holds the newest seq that carries it, so that "superseded" is one comparison.
+ *
+ * A value is what the publisher called it together with whom the event is for: an event is
+ * superseded only by one that goes to the same readers, so that nobody loses the last event that
+ * he may see to one that he may not. Who may see both gets both, in order. (Of a filter, up to
+ * 4 KiB, the SHA-256 is kept.) */
 #ifndef STOA_SHARD_RETAIN_H
 #define STOA_SHARD_RETAIN_H
 
@@ -30,7 +34,7 @@ void retain_destroy(struct retain **r);
 
 /* Appends the record of `seq`: the next one, or any when the ring is empty. */
 void retain_push(struct retain *r, uint64_t seq, uint64_t lsn, int64_t ts, uint32_t size,
-                 struct slice conflate);
+                 struct slice conflate, struct slice filter);
 /* The same for a record that joiners never get. */
 void retain_push_transient(struct retain *r, uint64_t seq, uint64_t lsn, int64_t ts, uint32_t size);
 bool retain_is_transient(const struct retain *r, uint64_t seq);
@@ -41,7 +45,8 @@ size_t retain_count(const struct retain *r);
 uint64_t retain_first(const struct retain *r); /* oldest seq; the ring must not be empty */
 uint64_t retain_last(const struct retain *r);
 const struct retained *retain_at(const struct retain *r, uint64_t seq); /* must be there */
-/* Whether a newer record carries the same conflate value, or joiners never get this one. */
+/* Whether a newer record carries the same conflate value for the same readers, or joiners never get
+ * this one. */
 bool retain_superseded(const struct retain *r, uint64_t seq);
 void retain_validate(const struct retain *r);
 

@@ -54,12 +54,34 @@ START_TEST(the_rule)
         {{.except = NOBODY}, true},
         {{.to = NAMES(S("ann")), .except = NAMES(S("s1"))}, false},
         {{.to = NAMES(S("bob")), .tags = NAMES(S("red"))}, false},
-        {{.to = NAMES(S("ann")), .tags = NAMES(S("blue"))}, true},
+        {{.to = NAMES(S("ann")), .tags = NAMES(S("blue"))}, false},
+        {{.to = NAMES(S("ann")), .tags = NAMES(S("blue"), S("red"))}, true},
+        {{.to = NAMES(S("ann")), .tags = NOBODY}, false},
+        {{.to = NOBODY, .tags = NAMES(S("red"))}, false},
+        {{.to = NAMES(S("ann")), .tags = NAMES(S("red")), .except = NAMES(S("ann"))}, false},
         {{.tags = NAMES(S("red")), .except = NAMES(S("ann"))}, false},
         {{.tags = NAMES(S("red")), .except = NAMES(S("bob"))}, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         ck_assert_msg(admits_ann(&cases[i].f) == cases[i].admitted, "case %zu", i);
+}
+END_TEST
+
+/* Who has no id is not named by anything, not even by an empty name. */
+START_TEST(nobody_in_particular)
+{
+    const struct slice none = {0}, red = S("red");
+    struct strbuf b = {0};
+    const struct filter to = {.to = NAMES(S(""), S("ann"))};
+    ck_assert_int_eq(filter_encode(&b, &to), ERR_OK);
+    ck_assert(!filter_admits(strbuf_slice(&b), none, none, NULL, 0));
+    ck_assert(!filter_admits(strbuf_slice(&b), none, slice_text(""), &red, 1));
+    strbuf_reset(&b);
+    const struct filter rest = {.tags = NAMES(S("red")), .except = NAMES(S(""))};
+    ck_assert_int_eq(filter_encode(&b, &rest), ERR_OK);
+    ck_assert(filter_admits(strbuf_slice(&b), none, none, &red, 1));
+    ck_assert(!filter_admits(strbuf_slice(&b), none, none, NULL, 0));
+    strbuf_free(&b);
 }
 END_TEST
 
@@ -107,8 +129,9 @@ START_TEST(too_large_appends_nothing)
     f.except.count = FILTER_MAX_BYTES - 11; /* a map, its key and an array16 */
     ck_assert_int_eq(filter_encode(&b, &f), ERR_OK);
     ck_assert_uint_eq(b.size, FILTER_MAX_BYTES);
-    ck_assert(!filter_admits(strbuf_slice(&b), slice_text("s"), slice_text(""), NULL, 0));
     ck_assert(filter_admits(strbuf_slice(&b), slice_text("s"), slice_text("i"), NULL, 0));
+    /* Nobody has the empty name. */
+    ck_assert(filter_admits(strbuf_slice(&b), slice_text("s"), slice_text(""), NULL, 0));
     strbuf_free(&b);
 }
 END_TEST
@@ -196,18 +219,18 @@ static bool among(const struct filter_names *names, struct slice name)
     return false;
 }
 
+static bool named(const struct filter_names *names, struct slice session, struct slice id)
+{
+    return (session.size > 0 && among(names, session)) || (id.size > 0 && among(names, id));
+}
+
 static bool plain_rule(const struct filter *f, struct slice session, struct slice id,
                        const struct slice *tags, size_t n_tags)
 {
-    bool in = true;
-    if (f->to.at) {
-        in = among(&f->to, session) || among(&f->to, id);
-    } else if (f->tags.at) {
-        in = false;
-        for (size_t i = 0; i < n_tags; i++)
-            in |= among(&f->tags, tags[i]);
-    }
-    return in && !among(&f->except, session) && !among(&f->except, id);
+    bool tagged = !f->tags.at;
+    for (size_t i = 0; i < n_tags; i++)
+        tagged |= among(&f->tags, tags[i]);
+    return tagged && (!f->to.at || named(&f->to, session, id)) && !named(&f->except, session, id);
 }
 
 static void same_names(const struct filter_names *a, const struct filter_names *b)
@@ -297,6 +320,7 @@ int main(void)
     Suite *suite = suite_create("filter");
     TCase *tc = tcase_create("filter");
     tcase_add_test(tc, the_rule);
+    tcase_add_test(tc, nobody_in_particular);
     tcase_add_test(tc, everybody_is_no_bytes);
     tcase_add_test(tc, golden);
     tcase_add_test(tc, too_large_appends_nothing);

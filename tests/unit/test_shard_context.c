@@ -709,7 +709,7 @@ static void append(struct rig *rig, uint32_t flags, const char *payload_, bool s
                                         .slot = room->slot,
                                         .payload = text(payload_)};
     retain_push(room->retain, record.seq, record.lsn, record.ts, (uint32_t)record.payload.size,
-                (struct slice){0});
+                (struct slice){0}, (struct slice){0});
     if (staged) {
         struct event_item item = {
             .seq = record.seq, .ts = record.ts, .flags = flags, .payload = record.payload};

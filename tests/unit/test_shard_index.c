@@ -40,10 +40,12 @@ START_TEST(records_are_found_by_seq)
         uint64_t what = rng_below(&rng, step % 2000 < 1000 ? 10 : 3);
         if (what >= 2 && p.next - p.first < 300) {
             unsigned conflate = (unsigned)rng_below(&rng, 8);
-            char value[2] = {(char)('a' + conflate), 0};
+            unsigned filter = (unsigned)rng_below(&rng, 3);
+            char value[2] = {(char)('a' + conflate), 0}, readers[2] = {(char)('a' + filter), 0};
             p.lsn[p.next % SPAN] = step;
-            p.conflate[p.next % SPAN] = conflate;
-            retain_push(r, p.next++, step, (int64_t)step, 1, slice_text(conflate ? value : ""));
+            p.conflate[p.next % SPAN] = conflate ? 3 * conflate + filter : 0;
+            retain_push(r, p.next++, step, (int64_t)step, 1, slice_text(conflate ? value : ""),
+                        slice_text(filter ? readers : ""));
         } else if (what == 1 && p.next > p.first) {
             retain_pop_newest(r);
             p.next--;

@@ -94,6 +94,57 @@ START_TEST(conflation_keeps_the_newest_in_its_place)
 }
 END_TEST
 
+/* An event is superseded by one for the same readers only: who may not see the newer keeps the
+ * older. */
+START_TEST(conflation_leaves_each_reader_his_newest)
+{
+    static const uint8_t to_a[] = {0x81, 0xa2, 't', 'o', 0x91, 0xa1, 'a'},
+                         to_b[] = {0x81, 0xa2, 't', 'o', 0x91, 0xa1, 'b'};
+    struct rig_pub all = {.key = "k", .conflate = "p"}, a = all, b = all;
+    begin(NULL, 0);
+    a.filter = slice_of(to_a, sizeof to_a);
+    b.filter = slice_of(to_b, sizeof to_b);
+    all.text = a.text = b.text = "1";
+    rig_ask(g, all);
+    rig_ask(g, a);
+    rig_ask(g, b);
+    all.text = a.text = b.text = "2";
+    rig_ask(g, a);
+    struct msg_replay_req latest = {.mode = REPLAY_LATEST};
+    check_page(latest, "1:1 3:1 4:2", 4, true);
+    rig_ask(g, all);
+    check_page(latest, "3:1 4:2 5:2", 5, true);
+    rig_crash(rig);
+    check_page(latest, "3:1 4:2 5:2", 5, true);
+    const struct message *m = rig_replay(g, "k", latest);
+    ck_assert(slice_equal(m->replay.items.at[0].filter, b.filter));
+    ck_assert(slice_equal(m->replay.items.at[1].filter, a.filter));
+    ck_assert_uint_eq(m->replay.items.at[2].filter.size, 0);
+    rig_destroy(rig);
+}
+END_TEST
+
+/* A publisher's word that a payload is typed holds for JSON objects alone. */
+START_TEST(typed_is_a_flag_of_objects)
+{
+    static const char *const texts[] = {"{\"json\":1}", " {}", "[1]", "{\"json\":", "x"};
+    struct rig_pub p = {.key = "k", .typed = true};
+    begin(NULL, 0);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        p.text = texts[i];
+        ck_assert_int_eq((int)rig_ask(g, p)->type, MSG_PACK);
+    }
+    p.typed = false;
+    p.text = texts[0];
+    rig_ask(g, p);
+    const struct message *m = rig_replay(g, "k", (struct msg_replay_req){0});
+    for (size_t i = 0; i < m->replay.items.count; i++)
+        ck_assert_uint_eq((m->replay.items.at[i].flags & EVENT_TYPED) != 0, i < 2);
+    ck_assert_uint_eq(m->replay.items.count, 6);
+    rig_destroy(rig);
+}
+END_TEST
+
 static void check_miss(uint64_t epoch, uint64_t after, uint64_t from, uint64_t to,
                        enum miss_reason reason, const char *items)
 {
@@ -230,6 +281,8 @@ int main(void)
         a_room_without_events_is_empty,
         pages_end_by_items_by_bytes_and_have_one_at_least,
         conflation_keeps_the_newest_in_its_place,
+        conflation_leaves_each_reader_his_newest,
+        typed_is_a_flag_of_objects,
         the_truth_table_of_misses,
         a_purge_keeps_ids_and_order,
         a_record_damaged_under_way_is_never_served,

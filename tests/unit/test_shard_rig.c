@@ -319,8 +319,9 @@ uint64_t rig_publish(struct rig_client *c, struct rig_pub p)
     rig_id(m.pub.msg_id, p.id);
     m.pub.pid = p.pid;
     m.pub.pseq = p.pseq;
-    m.pub.flags = p.ephemeral ? PUB_EPHEMERAL : 0;
+    m.pub.flags = (p.ephemeral ? PUB_EPHEMERAL : 0) | (p.typed ? PUB_TYPED : 0);
     m.pub.conflate = slice_text(p.conflate ? p.conflate : "");
+    m.pub.filter = p.filter;
     m.pub.ts = p.ts ? p.ts : c->rig->now.wall_ms;
     m.pub.payloads.at = p.count ? p.at : &one;
     m.pub.payloads.count = p.count ? p.count : 1;

@@ -69,6 +69,8 @@ struct rig_pub {
     uint64_t id; /* 0: no message id */
     uint64_t pid, pseq;
     const char *conflate;
+    struct slice filter; /* encoded */
+    bool typed;
     bool ephemeral;
     int64_t ts; /* 0: now */
     uint64_t ep;
