@@ -74,11 +74,12 @@ static bool has_prefix(const char *text, const char *prefix)
 #define TYPES_PREFIX "types.*."
 #define ROUTES_PREFIX "routes.*."
 #define PEERS_PREFIX "cluster.peers.*."
+#define KEYS_PREFIX "auth.keys.*."
 
 static bool is_single(const struct field *f)
 {
     return !has_prefix(f->path, TYPES_PREFIX) && !has_prefix(f->path, ROUTES_PREFIX) &&
-           !has_prefix(f->path, PEERS_PREFIX);
+           !has_prefix(f->path, PEERS_PREFIX) && !has_prefix(f->path, KEYS_PREFIX);
 }
 
 /* Sets the defaults of the fields below `prefix`; NULL: of all that are there once. */
@@ -122,6 +123,11 @@ void *config_peer_new(struct config *c)
     return c->cluster.n_peers == CONFIG_LIST_MAX ? NULL : &c->cluster.peers[c->cluster.n_peers++];
 }
 
+void *config_auth_key_new(struct config *c)
+{
+    return c->auth.n_keys == CONFIG_LIST_MAX ? NULL : &c->auth.keys[c->auth.n_keys++];
+}
+
 typedef void field_visitor(void *ctx, const char *path, const struct field *f, const void *base);
 
 /* The fields below `prefix`, of the instance whose own path is in `path`. */
@@ -131,7 +137,7 @@ static void each_below(const char *prefix, struct strbuf *path, const void *base
     size_t own = path->size;
     for (size_t i = 0; i < config_n_fields; i++) {
         const struct field *f = &config_fields[i];
-        if (f->kind == FIELD_LATER || !has_prefix(f->path, prefix))
+        if (!has_prefix(f->path, prefix))
             continue;
         strbuf_printf(path, ".%s", f->path + strlen(prefix));
         each(ctx, strbuf_cstr(path), f, base);
@@ -147,12 +153,16 @@ void config_each(const struct config *c,
     struct strbuf path = {0};
     for (size_t i = 0; i < config_n_fields; i++) {
         const struct field *f = &config_fields[i];
-        if (f->kind != FIELD_LATER && is_single(f))
+        if (is_single(f))
             each(ctx, f->path, f, c);
     }
     for (size_t i = 0; i < c->cluster.n_peers; i++) {
         strbuf_printf(&path, "cluster.peers[%zu]", i);
         each_below(PEERS_PREFIX, &path, &c->cluster.peers[i], each, ctx);
+    }
+    for (size_t i = 0; i < c->auth.n_keys; i++) {
+        strbuf_printf(&path, "auth.keys[%zu]", i);
+        each_below(KEYS_PREFIX, &path, &c->auth.keys[i], each, ctx);
     }
     for (size_t i = 0; i < c->n_types; i++) {
         strbuf_printf(&path, "types.%s", c->types[i].name);
@@ -200,11 +210,14 @@ bool config_secret_file(const struct field *f, void *base, const char *path, con
     strbuf_free(&full);
     if (!text)
         return false;
+    bool has_nul = strlen(text) != size;
     while (size > 0 && isspace((unsigned char)text[size - 1]))
         text[--size] = '\0';
     const char *begin = text + strspn(text, " \t\r\n");
-    bool fine = *begin != '\0' && config_value_set(f, base, begin, NULL, why);
-    if (*begin == '\0')
+    bool fine = !has_nul && *begin != '\0' && config_value_set(f, base, begin, NULL, why);
+    if (has_nul)
+        strbuf_put_text(why, "holds a NUL; a secret is text (base64, say)");
+    else if (*begin == '\0')
         strbuf_put_text(why, "is empty");
     mem_free(text);
     return fine;
@@ -267,7 +280,7 @@ static int apply_environment(struct config *c, struct strbuf *why)
     int code = ERR_OK;
     for (size_t i = 0; i < config_n_fields; i++) {
         const struct field *f = &config_fields[i];
-        if (!is_single(f) || config_holds_list(f) || f->kind == FIELD_LATER)
+        if (!is_single(f) || config_holds_list(f))
             continue;
         if (config_has_twin(f) && apply_variable(c, f, true, why) != ERR_OK)
             code = ERR_INVALID;
@@ -407,13 +420,11 @@ static void check_type(const struct config *c, const struct config_type *type, s
     check_schemas(c, type, why);
 }
 
-/* Where the first of a route's fields stands that is given. */
-static const char *route_origin(const struct config *c, const char *path)
+const char *config_entry_origin(const struct config *c, const char *path, const char *const *fields,
+                                size_t n_fields)
 {
-    static const char *const fields[] = {"path",        "key",   "replay", "dialect",
-                                         "signing_key", "retry", "types"};
     char field[64];
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    for (size_t i = 0; i < n_fields; i++) {
         snprintf(field, sizeof field, "%s.%s", path, fields[i]);
         const struct origin *known = origin_find(c, field);
         if (known)
@@ -424,11 +435,13 @@ static const char *route_origin(const struct config *c, const char *path)
 
 static void check_route(const struct config *c, size_t place, struct strbuf *why)
 {
+    static const char *const fields[] = {"path",        "key",   "replay", "dialect",
+                                         "signing_key", "retry", "types"};
     const struct config_route *r = &c->routes[place];
     char path[32];
     struct strbuf reason = {0};
     snprintf(path, sizeof path, "routes[%zu]", place);
-    const char *where = route_origin(c, path);
+    const char *where = config_entry_origin(c, path, fields, sizeof fields / sizeof *fields);
     if (!r->path || r->path[0] != '/' || !r->key)
         config_problem(why, where, path, "needs a path that begins with '/' and a key");
     else if (!template_check(r->path, r->key, &reason))
@@ -444,6 +457,7 @@ static int check_whole(struct config *c, struct strbuf *why)
     size_t before = why->size;
     config_keys_complete(c, why);
     check_peers(c, why);
+    config_auth_check(c, why);
     if (strlen(c->cluster.name) == 0 || strlen(c->cluster.name) > 64)
         config_problem(why, config_origin(c, "cluster.name"), "cluster.name",
                        "a name has 1 to 64 bytes");
@@ -484,7 +498,7 @@ static void free_below(void *base, const char *prefix)
 {
     for (size_t i = 0; i < config_n_fields; i++) {
         const struct field *f = &config_fields[i];
-        if (f->kind == FIELD_LATER || !(prefix ? has_prefix(f->path, prefix) : is_single(f)))
+        if (!(prefix ? has_prefix(f->path, prefix) : is_single(f)))
             continue;
         config_value_clear(f, base);
         if (config_holds_list(f))
@@ -502,6 +516,8 @@ void config_free(struct config *c)
     }
     for (size_t i = 0; i < c->n_routes; i++)
         free_below(&c->routes[i], ROUTES_PREFIX);
+    for (size_t i = 0; i < c->auth.n_keys; i++)
+        free_below(&c->auth.keys[i], KEYS_PREFIX);
     for (size_t i = 0; i < c->cluster.n_peers; i++)
         free_below(&c->cluster.peers[i], PEERS_PREFIX);
     for (size_t i = 0; origins && i < origins->count; i++) {

@@ -43,6 +43,13 @@ struct config_peer { /* cluster.peers[]: who may be what; several of a key add u
     char *name;      /* as the peer calls itself in its HELLO; NULL: any */
 };
 
+struct config_auth_key { /* auth.keys[]: what signs tokens */
+    char *kid;           /* by which tokens name it; NULL: none */
+    char *alg;           /* "HS256", "RS256", "ES256" */
+    char *secret;        /* HS256; has a _file twin; masked */
+    char *public_key;    /* the others: PEM, of a public or a private key; as above */
+};
+
 struct config_route { /* routes[]: parsed, checked */
     char *path, *key;
     char *dialect;            /* "raw", "uploadista", "orpc" */
@@ -99,7 +106,11 @@ struct config {
         char *listen; /* NULL: by role */
     } monitor;
     struct {
-        char *mode; /* "none", "token" (refused for now); NULL: not configured */
+        char *mode;         /* "none", "token"; NULL: not configured */
+        char *iss, *aud;    /* what tokens must say; NULL: anything */
+        int64_t max_ttl_ms; /* longer lived tokens are refused; 7d */
+        struct config_auth_key keys[CONFIG_LIST_MAX];
+        size_t n_keys;
     } auth;
     struct {
         char *format; /* "text", "json" */

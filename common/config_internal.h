@@ -25,13 +25,12 @@ enum field_kind {
     FIELD_DURATION,  /* int64_t, milliseconds */
     FIELD_RATE,      /* double, per second */
     FIELD_BOOL,      /* bool */
-    FIELD_LATER,     /* known by name, refused: it comes in a later version */
 };
 
 struct field {
     const char *path; /* "types.*.retention.age": one segment stands for a type's name or a place */
     enum field_kind kind;
-    size_t offset; /* in struct config, or in its config_type, config_route, config_peer */
+    size_t offset; /* in struct config, or in an entry of types, routes, peers, keys */
     const char
         *preset;     /* default, as one would write it; list entries joined by ','; NULL: unset */
     const char *doc; /* one line */
@@ -81,16 +80,17 @@ struct origins {
 void config_note_origin(struct config *c, const char *path, const char *from);
 const char *config_origin(const struct config *c, const char *path); /* "default" */
 
-/* Calls `each` for every field of every instance: types, routes and peers that there are. */
+/* Calls `each` for every field of every instance: types, routes, peers and keys that there are. */
 void config_each(const struct config *c,
                  void (*each)(void *ctx, const char *path, const struct field *f, const void *base),
                  void *ctx);
 
 /* Adds a type with its defaults, or finds it; NULL: too many. */
 struct config_type *config_type_named(struct config *c, struct slice name);
-/* Adds a route with its defaults, or a peer; NULL: too many. */
+/* Adds a route with its defaults, a peer, or a key of tokens; NULL: too many. */
 void *config_route_new(struct config *c);
 void *config_peer_new(struct config *c);
+void *config_auth_key_new(struct config *c);
 
 /* ---- problems, one line each ---- */
 void config_problem(struct strbuf *why, const char *where, const char *path, const char *format,
@@ -101,6 +101,12 @@ int config_yaml_apply(struct config *c, const char *name, const char *directory,
                       struct strbuf *why);
 /* Whether a text is a CURVE key; the reason does not hold it. */
 bool config_key_check(const char *text, struct strbuf *why);
+/* What can be wrong with `auth` as a whole; whether its keys are keys, token/from_config.h knows.
+ */
+void config_auth_check(const struct config *c, struct strbuf *why);
+/* Where an entry of a list stands: where the first of its fields is given. `path`: "routes[0]". */
+const char *config_entry_origin(const struct config *c, const char *path, const char *const *fields,
+                                size_t n_fields);
 /* Derives the keys that are not given. */
 void config_keys_complete(struct config *c, struct strbuf *why);
 /* Reads the file of a twin, trimmed, into the field. */

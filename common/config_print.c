@@ -21,7 +21,14 @@ static bool print_list_example(struct strbuf *out, const char *path)
                              "curve.allowed; name: optional\n"
                              "  #   - { key: \"...\", role: publisher }  # or gateway, router, "
                              "shard\n");
-    return has_prefix(path, "routes.") || has_prefix(path, "cluster.peers.");
+    if (strcmp(path, "auth.keys.*.kid") == 0)
+        strbuf_put_text(out, "  # keys:  # what signs tokens (reload); old and new side by side "
+                             "while they are changed\n"
+                             "  #   - { kid: \"2026-11\", alg: HS256, secret_file: FILE }\n"
+                             "  #   - { kid: \"idp-1\", alg: RS256, public_key_file: FILE }  # or "
+                             "ES256\n");
+    return has_prefix(path, "routes.") || has_prefix(path, "cluster.peers.") ||
+           has_prefix(path, "auth.keys.");
 }
 
 /* The names of the sections that `path` lies in and `previous` does not. */
@@ -86,7 +93,7 @@ void config_print_default(struct strbuf *out)
                     "(reload) follow SIGHUP.\n");
     for (size_t i = 0; i < config_n_fields; i++) {
         const struct field *f = &config_fields[i];
-        if (f->kind == FIELD_LATER || print_list_example(out, f->path))
+        if (print_list_example(out, f->path))
             continue;
         print_sections(out, f->path, previous);
         print_field(out, f);

@@ -8,11 +8,8 @@
 #define AT(member) .offset = offsetof(struct config, member)
 #define IN_TYPE(member) .offset = offsetof(struct config_type, member)
 #define IN_PEER(member) .offset = offsetof(struct config_peer, member)
+#define IN_KEY(member) .offset = offsetof(struct config_auth_key, member)
 #define IN_ROUTE(member) .offset = offsetof(struct config_route, member)
-#define LATER(path_, doc_)                              \
-    {                                                   \
-        .path = path_, .kind = FIELD_LATER, .doc = doc_ \
-    }
 
 #define AGE_MAX_MS (INT64_C(3650) * 24 * 3600 * 1000)
 #define RATE_MAX 1000000 /* a second */
@@ -52,8 +49,14 @@ const struct field config_fields[] = {
     {"gateway.limits.keys_per_socket", FIELD_NUMBER, AT(gateway.limits.keys_per_socket), "1000", "keys of one stoa.v1 socket", NULL, NULL, 1, KEYS_PER_SOCKET_MAX, false, true},
     {"gateway.limits.connection_rate", FIELD_RATE, AT(gateway.limits.connection_rate), "0", "new connections of one address, \"50/s\"; 0: no limit", NULL, NULL, 0, RATE_MAX, false, true},
     {"monitor.listen", FIELD_TEXT, AT(monitor.listen), NULL, "health and metrics; default: 127.0.0.1, 8090 gateway, 8091 router, 8092+index shard", NULL, NULL, 0, 0, false, false},
-    {"auth.mode", FIELD_TEXT, AT(auth.mode), NULL, "none: everybody who reaches the gateway may read and publish; needed beyond loopback", "none", "token", 0, 0, false, true},
-    LATER("auth.keys", "keys that sign tokens"),
+    {"auth.mode", FIELD_TEXT, AT(auth.mode), NULL, "token: who asks needs one; none: everybody who reaches the gateway may do everything. Needed beyond loopback", "none|token", NULL, 0, 0, false, true},
+    {"auth.iss", FIELD_TEXT, AT(auth.iss), NULL, "what the iss of a token must be; default: anything", NULL, NULL, 0, 0, false, true},
+    {"auth.aud", FIELD_TEXT, AT(auth.aud), NULL, "what must be in the aud of a token; default: anything", NULL, NULL, 0, 0, false, true},
+    {"auth.max_ttl", FIELD_DURATION, AT(auth.max_ttl_ms), "7d", "tokens that live longer are refused; revocations are kept so long", NULL, NULL, 1000, AGE_MAX_MS, false, true},
+    {"auth.keys.*.kid", FIELD_TEXT, IN_KEY(kid), NULL, "name of the key, as tokens say it", NULL, NULL, 0, 0, false, true},
+    {"auth.keys.*.alg", FIELD_TEXT, IN_KEY(alg), NULL, "what it signs with", "HS256|RS256|ES256", NULL, 0, 0, false, true},
+    {"auth.keys.*.secret", FIELD_TEXT, IN_KEY(secret), NULL, "HS256: the secret, 32 bytes or more", NULL, NULL, 0, 0, true, true},
+    {"auth.keys.*.public_key", FIELD_TEXT, IN_KEY(public_key), NULL, "RS256, ES256: PEM", NULL, NULL, 0, 0, true, true},
     {"log.format", FIELD_TEXT, AT(log.format), "text", "text or json", "text|json", NULL, 0, 0, false, true},
     {"log.level", FIELD_TEXT, AT(log.level), "info", "debug, info, warn or error", "debug|info|warn|error", NULL, 0, 0, false, true},
     {"types.*.retention.age", FIELD_DURATION, IN_TYPE(age_ms), "1h", "events are kept so long at most", NULL, NULL, 1000, AGE_MAX_MS, false, true},

@@ -309,9 +309,6 @@ bool config_value_set(const struct field *f, void *base, const char *text, const
         return set_rate(f, at, text, why);
     case FIELD_BOOL:
         return set_bool(at, text, why);
-    case FIELD_LATER:
-        strbuf_put_text(why, "comes in a later version");
-        return false;
     default:
         return set_number(f, at, text, why);
     }
@@ -412,8 +409,6 @@ static void put_number(const struct field *f, const void *at, bool json, struct 
 void config_value_text(const struct field *f, const void *base, bool json, struct strbuf *out)
 {
     const void *at = (const char *)base + f->offset;
-    if (f->kind == FIELD_LATER)
-        return;
     if (f->secret)
         put_text(out, *(char *const *)at ? "***" : NULL, json);
     else if (holds_text(f))
@@ -433,5 +428,5 @@ bool config_value_is_set(const struct field *f, const void *base)
         return *(char *const *)at != NULL;
     if (config_holds_list(f))
         return ((const struct config_list *)at)->count > 0;
-    return f->kind != FIELD_LATER && !number_unset(f, at);
+    return !number_unset(f, at);
 }

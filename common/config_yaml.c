@@ -157,14 +157,10 @@ static void read_scalar(struct walk *w, struct place *p, const struct field *f, 
 
 static void read_field(struct walk *w, struct place *p, const struct field *f, bool is_file)
 {
-    if (f->kind == FIELD_LATER) {
-        problem_here(w, p, "comes in a later version");
-        skip(w);
-    } else if (config_holds_list(f)) {
+    if (config_holds_list(f))
         read_list(w, p, f);
-    } else {
+    else
         read_scalar(w, p, f, is_file);
-    }
 }
 
 /* ---- sections ---- */
@@ -202,6 +198,9 @@ static const struct list_kind lists[] = {
      "must be a route: { path: ..., key: ... }", "one route too many"},
     {"cluster.peers", config_peer_new, "must be a list of peers: - { key: ..., role: ... }",
      "must be a peer: { key: ..., role: ... }", "one peer too many"},
+    {"auth.keys", config_auth_key_new,
+     "must be a list of keys: - { kid: ..., alg: ..., secret_file: ... }",
+     "must be a key: { kid: ..., alg: ..., secret_file: ... }", "one key too many"},
 };
 
 /* NULL: not such a list. */

@@ -4,7 +4,10 @@
  *
  * Checked here: size, form, signature, claims that are ill-typed or missing, `iss` and `aud`, and
  * that `exp` lies no further ahead of `iat` (without it: of now) than max_ttl. Not checked: whether
- * the clock lets it in, and whether it was revoked; that changes while a token is held. */
+ * the clock lets it in, and whether it was revoked; that changes while a token is held.
+ *
+ * from_config.h (library target stoa_token_config) makes a checker from a `struct config`:
+ * token_checker_from_config, token_config_warnings. */
 #ifndef STOA_COMMON_TOKEN_TOKEN_H
 #define STOA_COMMON_TOKEN_TOKEN_H
 

@@ -697,7 +697,7 @@ def test_variables_and_refused_files(bin_dir):
         refused("# 1\ntypes:\n  chat:\n    retension: { age: 1h }\n", 'bad.yaml:4: types.chat.retension: unknown field, did you mean "retention"?')
         refused("gateway: { listen: [1] }\n", "bad.yaml:1: gateway.listen")
         refused("gateway: { limits: { sockets: many } }\n", "bad.yaml:1: gateway.limits.sockets")
-        refused("auth: { mode: token }\n", "auth.mode")
+        refused("auth: { mode: token }\n", "bad.yaml:1: auth.mode", "secret_file")
         refused("types: { t: { handler: rooms/t.py } }\n", "types.t.handler", "rooms/t.py")
         refused("types: { t: { presence: true } }\n", "bad.yaml:1: types.t.presence", "needs a handler")
         refused("routes: [ { path: /x, key: k, dialect: orpc } ]\n", "routes", "orpc")

@@ -20,8 +20,9 @@ static void enter(void)
 
 static void leave(void)
 {
-    static const char *const files[] = {"stoa.yaml",  "key", "sub/stoa.yaml", "sub/key", "sub/pub",
-                                        "after.yaml", "pub"};
+    static const char *const files[] = {"stoa.yaml", "key",     "sub/stoa.yaml",
+                                        "sub/key",   "sub/pub", "after.yaml",
+                                        "pub",       "hs",      "binary"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
         unlink(files[i]);
     rmdir("sub");
@@ -190,6 +191,60 @@ START_TEST(test_peers)
 }
 END_TEST
 
+START_TEST(test_auth)
+{
+    struct config c, after;
+    struct strbuf text = {0};
+    put("hs", "secret of 32 bytes, or even more\n");
+    put("stoa.yaml",
+        "auth:\n  mode: token\n  iss: https://id.example\n  aud: stoa\n  max_ttl: 1d\n  keys:\n"
+        "    - { kid: \"2026-11\", alg: HS256, secret_file: hs }\n"
+        "    - { alg: ES256, public_key: \"-----BEGIN\" }\n");
+    load(&c, "stoa.yaml", NULL);
+    ck_assert_str_eq(c.auth.mode, "token");
+    ck_assert_str_eq(c.auth.iss, "https://id.example");
+    ck_assert_str_eq(c.auth.aud, "stoa");
+    ck_assert_int_eq(c.auth.max_ttl_ms, 24 * 3600 * 1000);
+    ck_assert_uint_eq(c.auth.n_keys, 2);
+    ck_assert_str_eq(c.auth.keys[0].kid, "2026-11");
+    ck_assert_str_eq(c.auth.keys[0].secret, "secret of 32 bytes, or even more");
+    ck_assert_ptr_null(c.auth.keys[1].kid);
+    ck_assert_str_eq(c.auth.keys[1].alg, "ES256");
+    for (int json = 0; json < 2; json++) {
+        strbuf_reset(&text);
+        config_print(&c, json, &text);
+        ck_assert_ptr_nonnull(strstr(strbuf_cstr(&text), "auth.keys[0].kid"));
+        ck_assert_ptr_null(strstr(strbuf_cstr(&text), "secret of"));
+        ck_assert_ptr_null(strstr(strbuf_cstr(&text), "BEGIN"));
+    }
+    put("hs", "another secret, of 32 bytes too.");
+    load(&after, "stoa.yaml", NULL);
+    strbuf_reset(&text);
+    config_diff(&c, &after, &text);
+    ck_assert_str_eq(strbuf_cstr(&text), "auth.keys[0].secret\n");
+    strbuf_free(&text);
+    config_free(&c);
+    config_free(&after);
+}
+END_TEST
+
+/* What is cut off at a NUL would be a short secret. */
+START_TEST(test_a_secret_is_text)
+{
+    struct config c;
+    struct strbuf why = {0};
+    FILE *file = fopen("binary", "w");
+    ck_assert_uint_eq(fwrite("ab\0cd", 1, 5, file), 5);
+    ck_assert_int_eq(fclose(file), 0);
+    put("stoa.yaml", "auth: { mode: token, keys: [ { alg: HS256, secret_file: binary } ] }\n");
+    ck_assert_int_eq(config_load(&c, "stoa.yaml", NULL, &why), ERR_INVALID);
+    ck_assert_str_eq(strbuf_cstr(&why), "stoa.yaml:1: auth.keys[0].secret_file: ./binary: holds a "
+                                        "NUL; a secret is text (base64, say)");
+    strbuf_free(&why);
+    config_free(&c);
+}
+END_TEST
+
 static const struct {
     const char *text;
     const char *why;
@@ -283,9 +338,36 @@ static const struct {
     {"cluster: { shards: [\"a:1\", \"a:1\"] }\n",
      "stoa.yaml:1: cluster.shards: a:1 stands there twice"},
     {"auth: { mode: token }\n",
-     "stoa.yaml:1: auth.mode: \"token\" comes in a later version; for now "
-     "it can be none"},
-    {"auth: { keys: [ { kid: a } ] }\n", "stoa.yaml:1: auth.keys: comes in a later version"},
+     "stoa.yaml:1: auth.mode: is token, but there is no key to check tokens with: add keys: [ { "
+     "kid: \"1\", alg: HS256, secret_file: FILE } ] to auth"},
+    {"auth: { mode: tokens }\n",
+     "stoa.yaml:1: auth.mode: \"tokens\" is not one of its values: none, token"},
+    {"auth: { keys: [ { alg: HS256, secret: a } ] }\n",
+     "configuration: auth.keys: are given, but auth.mode is not: add mode: token (or none)"},
+    {"auth: { mode: token, keys: { kid: a } }\n",
+     "stoa.yaml:1: auth.keys: must be a list of keys: - { kid: ..., alg: ..., secret_file: ... }"},
+    {"auth: { mode: token, keys: [a] }\n",
+     "stoa.yaml:1: auth.keys[0]: must be a key: { kid: ..., alg: ..., secret_file: ... }"},
+    {"auth:\n  mode: token\n  keys:\n    - { kid: a, alg: HS512, secret: a }\n",
+     "stoa.yaml:4: auth.keys[0].alg: \"HS512\" is not one of its values: HS256, RS256, ES256"},
+    {"auth:\n  mode: token\n  keys:\n    - { kid: a, secret: a }\n",
+     "stoa.yaml:4: auth.keys[0]: needs alg: HS256, RS256 or ES256"},
+    {"auth: { mode: token, keys: [ { alg: HS256 } ] }\n",
+     "stoa.yaml:1: auth.keys[0]: needs secret_file (or secret)"},
+    {"auth: { mode: token, keys: [ { alg: RS256, secret: a } ] }\n",
+     "stoa.yaml:1: auth.keys[0]: has a secret, which only HS256 knows: give public_key_file"},
+    {"auth: { mode: token, keys: [ { alg: HS256, secret: a, public_key: b } ] }\n",
+     "stoa.yaml:1: auth.keys[0]: has a public_key, which HS256 does not know: give secret_file"},
+    {"auth: { mode: token, keys: [ { alg: ES256 } ] }\n",
+     "stoa.yaml:1: auth.keys[0]: needs public_key_file (or public_key)"},
+    {"auth: { mode: token, keys: [ { kid: '', alg: HS256, secret: a } ] }\n",
+     "stoa.yaml:1: auth.keys[0]: a kid has 1 to 256 bytes; leave it out if tokens have none"},
+    {"auth: { mode: token, keys: [ { kid: a, alg: HS256, secret: a },\n"
+     "  { kid: a, alg: HS256, secret: b } ] }\n",
+     "stoa.yaml:2: auth.keys[1]: has the kid of auth.keys[0]: tokens would not say which"},
+    {"auth: { mode: token, keys: [ { alg: HS256, secret_file: none.txt } ] }\n",
+     "stoa.yaml:1: auth.keys[0].secret_file: ./none.txt: No such file or directory"},
+    {"auth: { max_ttl: 0 }\n", "stoa.yaml:1: auth.max_ttl: \"0\" is out of range, 1s to 3650d"},
     {"shard: { sync: relaxed }\n", "stoa.yaml:1: shard.sync: \"relaxed\" comes in a later version; "
                                    "for now it can be full"},
     {"types: { chat: { handler: rooms/chat.py } }\n",
@@ -678,6 +760,8 @@ int main(void)
     tcase_add_test(c, test_whole_file);
     tcase_add_test(c, test_one_key_is_enough);
     tcase_add_test(c, test_peers);
+    tcase_add_test(c, test_auth);
+    tcase_add_test(c, test_a_secret_is_text);
     tcase_add_loop_test(c, test_refusals, 0, sizeof refusals / sizeof *refusals);
     tcase_add_test(c, test_empty_sections_are_fine);
     tcase_add_test(c, test_missing_file);
