@@ -51,6 +51,10 @@
 #define IDEMPOTENCY_IDS_PER_ROOM_MAX 1048576
 #define ROOM_META_MIN_MS (24 * 3600 * 1000)
 
+/* tokens */
+#define REVOCATIONS_KEY "$stoa:revoked"
+#define TOKEN_CLOCK_MARGIN_MS (3600 * 1000) /* revocations outlive auth.max_ttl by it */
+
 /* rooms with handlers */
 #define ROOM_CONNECTIONS_MAX 32768
 #define CONNECTION_STATE_MAX_BYTES (16 * KIB)

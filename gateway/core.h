@@ -25,6 +25,7 @@
 #include "common/mem.h"
 #include "common/rng.h"
 #include "common/token/identity.h"
+#include "common/token/token.h"
 #include "gateway/gateway.h"
 #include "gateway/token_cache.h"
 #include "proto/slots.h"
@@ -120,6 +121,7 @@ struct dialect {
     /* The room closes its connections: ends (and frees) the subscription. */
     void (*end)(struct gateway *g, struct subscription *sub, unsigned code, struct slice reason);
     void (*frame)(struct gateway *g, struct session *s, struct slice payload, bool text);
+    bool own_tokens; /* they are signed by keys of its own, not by auth.keys */
     /* Whom it speaks to is not let in any longer: ends the session. `reason`: "Token expired". */
     void (*expired)(struct gateway *g, struct session *s, const char *tag, const char *reason);
     /* Of a reader within the gateway: takes events instead of having them written. Else NULL. */
@@ -331,6 +333,7 @@ struct gateway {
     struct map *members;  /* by name */
     struct token_cache *tokens;
     struct identity *nobody; /* a socket that was opened without a token: no right at all */
+    struct revoked *revoked; /* NULL: nobody is asked who he is (revoked.c) */
     uint64_t last_member;
     uint32_t last_cid;
     uint32_t last_router;
@@ -703,6 +706,14 @@ const char *session_renew(struct gateway *g, struct session *s, struct identity 
 void identity_init(struct gateway *g);
 void identity_stop(struct gateway *g);
 
+/* ---- revoked.c: what was revoked ---- */
+void revoked_begin(struct gateway *g); /* tokens are asked for: follows the key */
+void revoked_stop(struct gateway *g);
+bool revoked_caught_up(const struct gateway *g); /* once at least, or nobody is asked */
+/* NULL: it is not revoked, as far as can be known; else tag and message. */
+const char *revoked_judge(const struct gateway *g, const struct identity *who,
+                          const char **message);
+
 /* ---- routes ---- */
 struct exchange {
     struct gateway *g;
@@ -770,6 +781,7 @@ void route_room_state(struct exchange *x);       /* as above */
 void route_room_connections(struct exchange *x); /* as above */
 void route_room_presence(struct exchange *x);    /* as above, and it counts members */
 void route_room_method(struct exchange *x, struct slice raw);
+void route_revoke(struct exchange *x);
 void route_keys(struct exchange *x);
 void route_status(struct exchange *x);
 void route_top(struct exchange *x);

@@ -324,6 +324,7 @@ void gateway_destroy(struct gateway **g_p)
     while (!list_empty(&g->sessions_all))
         session_free(g, LIST_ENTRY(g->sessions_all.next, struct session, all), 1006,
                      slice_of(NULL, 0), false);
+    revoked_stop(g);
     while (!list_empty(&g->rooms_all))
         room_free(g, LIST_ENTRY(g->rooms_all.next, struct room, all));
     identity_stop(g);
@@ -389,10 +390,15 @@ bool gateway_ready(const struct gateway *g, const char **why)
         *why = "draining";
         return false;
     }
-    for (uint32_t peer = 1; peer <= g->options.n_routers; peer++)
-        if (hub_is_up(g->hub, peer))
-            return true;
-    *why = "no router answers";
+    bool routed = false;
+    for (uint32_t peer = 1; peer <= g->options.n_routers && !routed; peer++)
+        routed = hub_is_up(g->hub, peer);
+    if (!routed)
+        *why = "no router answers";
+    else if (!revoked_caught_up(g))
+        *why = "revocations are not known yet";
+    else
+        return true;
     return false;
 }
 

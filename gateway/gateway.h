@@ -16,11 +16,12 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/tick.h"
-#include "common/token/token.h"
 #include "gateway/request.h"
 #include "proto/hub.h"
 
 struct gateway;
+struct identity;      /* common/token/identity.h */
+struct token_checker; /* common/token/token.h */
 
 struct gateway_ports {
     void *ctx;
@@ -83,6 +84,7 @@ struct gateway_options {
     const struct token_checker *tokens;
     const char *(*token_check)(const struct token_checker *tokens, struct slice token,
                                int64_t wall_ms, struct identity **out);
+    int64_t token_max_ttl_ms;         /* auth.max_ttl */
     const char *const *origins;       /* gateway.origins; NULL-terminated, NULL: not configured */
     const struct gateway_type *types; /* declared ones; [0] is "events" */
     size_t n_types;
@@ -134,6 +136,11 @@ void gateway_retypes(struct gateway *g, const struct gateway_type *types, size_t
                      struct tick now);
 /* After a reload: origins and limits. Borrowed until the next call or gateway_destroy. */
 void gateway_reorigins(struct gateway *g, const char *const *origins);
+/* After a reload: who is let in. `kept`: the kids of keys that are as they were, NULL-terminated;
+ * sockets whose token was signed by another one are closed with 1008. Borrowed until the next call
+ * or gateway_destroy. */
+void gateway_retoken(struct gateway *g, const struct token_checker *tokens, int64_t max_ttl_ms,
+                     const char *const *kept, struct tick now);
 void gateway_validate(const struct gateway *g); /* asserts invariants; tests and simulator */
 
 #endif

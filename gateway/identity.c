@@ -125,7 +125,7 @@ const char *identity_judge(struct gateway *g, const struct identity *who, const 
         *message = "the token is not valid yet: wait, or look at the clocks";
         return "Unauthorized";
     }
-    return NULL;
+    return revoked_judge(g, who, message);
 }
 
 /* ---- rights ---- */
@@ -307,13 +307,69 @@ const char *session_renew(struct gateway *g, struct session *s, struct identity 
 
 void identity_init(struct gateway *g)
 {
-    const struct identity nobody = {.expires_ms = INT64_MAX};
+    static const struct identity nobody = {.expires_ms = INT64_MAX};
     g->nobody = identity_create(&nobody);
     g->tokens = token_cache_create(g->options.seed, CACHE_MAX_ENTRIES, CACHE_MAX_BYTES);
+    if (g->options.tokens)
+        revoked_begin(g);
 }
 
 void identity_stop(struct gateway *g)
 {
     identity_unref(g->nobody);
     token_cache_destroy(&g->tokens);
+}
+
+/* ---- after a reload ---- */
+
+static bool is_kept(const char *const *kept, struct slice kid)
+{
+    for (; *kept; kept++)
+        if (slice_is(kid, *kept))
+            return true;
+    return false;
+}
+
+/* Whether who was let in before may stay. */
+static bool stays(const struct gateway *g, const struct session *s, const char *const *kept)
+{
+    if (s->dialect->own_tokens)
+        return true;
+    if (!s->identity)
+        return !g->options.tokens;
+    return s->identity == g->nobody || is_kept(kept, s->identity->key_id);
+}
+
+static void grants_review(struct gateway *g, struct session *s, const char *const *kept)
+{
+    LIST_EACH(cursor, after, &s->subs)
+    {
+        struct subscription *sub = LIST_ENTRY(cursor, struct subscription, in_session);
+        if (sub->identity && !is_kept(kept, sub->identity->key_id))
+            s->dialect->end(g, sub, 1008, slice_text("the keys of tokens have changed"));
+        if (s->closing)
+            return;
+    }
+}
+
+void gateway_retoken(struct gateway *g, const struct token_checker *tokens, int64_t max_ttl_ms,
+                     const char *const *kept, struct tick now)
+{
+    g->now = now;
+    g->options.tokens = tokens;
+    g->options.token_max_ttl_ms = max_ttl_ms;
+    token_cache_clear(g->tokens);
+    if (tokens)
+        revoked_begin(g);
+    else
+        revoked_stop(g);
+    LIST_EACH(cursor, after, &g->sessions_all)
+    {
+        struct session *s = LIST_ENTRY(cursor, struct session, all);
+        if (!s->closing && !stays(g, s, kept))
+            session_unidentify(g, s, "Unauthorized", "the keys of tokens have changed",
+                               "the keys of tokens have changed: get a new token");
+        else if (!s->closing && s->n_granted > 0)
+            grants_review(g, s, kept);
+    }
 }

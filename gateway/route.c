@@ -549,6 +549,7 @@ static const struct route {
     {"/connections", false, GET | HEAD, on_connections},
     {"/presence", false, GET | HEAD, on_presence},
     {"/close", false, POST, on_close},
+    {"/revoke", false, POST, route_revoke},
     {"/keys", false, GET | HEAD, route_keys},
     {"/status", false, GET | HEAD, route_status},
     {"/top", false, GET | HEAD, route_top},
