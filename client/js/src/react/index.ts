@@ -10,5 +10,5 @@ export {
 } from "./use-room.js";
 export { useUpload, useUploads, type Upload } from "./use-upload.js";
 export { uploadReducer, type UploadPhase, type UploadProgress } from "./upload.js";
-export type { HookStatus } from "./feed.js";
-export type { StatusListener } from "./use-feed.js";
+export type { HookStatus } from "./watch.js";
+export type { StatusListener } from "./use-watch.js";

@@ -2,9 +2,9 @@
 // Events of a key as state of a component.
 import { useMemo } from "react";
 import type { Event, Missed } from "../types.js";
-import type { Fold, HookStatus } from "./feed.js";
+import type { Fold, HookStatus } from "./watch.js";
 import { useStoa } from "./provider.js";
-import { useFeed, useStatusListener, type StatusListener } from "./use-feed.js";
+import { useWatch, useStatusListener, type StatusListener } from "./use-watch.js";
 
 /** Where to begin, and whom to tell. A change of `after`, `replay` or `limit` subscribes anew. */
 export interface EventsOptions {
@@ -66,7 +66,7 @@ export function useEvents<T, S>(
   const asList = options.reducer === undefined;
   const keep = asList ? options.limit ?? DEFAULT_LIMIT : undefined;
   const fold = (asList ? nothing : options) as Fold<T, S>;
-  const snapshot = useFeed<T, S>(useStoa(), key, { after, replay: replay ?? keep ?? "all", keep }, fold);
+  const snapshot = useWatch<T, S>(useStoa(), key, { after, replay: replay ?? keep ?? "all", keep }, fold);
   useStatusListener(snapshot, onStatus);
   return useMemo(() => {
     const { state, events, status, error, missed } = snapshot;

@@ -4,10 +4,10 @@ import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { StoaError } from "../errors.js";
 import type { Room } from "../index.js";
 import type { Contract, Event, EventOf, Member, Missed, StateOf } from "../types.js";
-import type { Fold, HookStatus } from "./feed.js";
+import type { Fold, HookStatus } from "./watch.js";
 import { useStoa } from "./provider.js";
 import { StateReader } from "./state-reader.js";
-import { useFeed, useStatusListener, type StatusListener } from "./use-feed.js";
+import { useWatch, useStatusListener, type StatusListener } from "./use-watch.js";
 
 /** What is subscribed of a room. A change of any of these but `onStatus` subscribes anew. */
 export interface RoomOptions {
@@ -79,7 +79,7 @@ export function useRoom<R extends Contract, S>(
   const { after, presence, connectionState, limit = DEFAULT_LIMIT, onStatus } = options;
   const replay = options.replay ?? (folded ? "all" : limit);
   const fold = (folded ? options : nothing) as Fold<EventOf<R>, S>;
-  const snapshot = useFeed(client, room?.key ?? null, { after, replay, keep: limit, presence, connectionState }, fold);
+  const snapshot = useWatch(client, room?.key ?? null, { after, replay, keep: limit, presence, connectionState }, fold);
   useStatusListener(snapshot, onStatus);
   const read = useReadState(folded || options.readState === false ? null : room, snapshot.status === "live", snapshot.events);
   const send = useCallback<Room<R>["send"]>((...message) => (room ? room.send(...message) : Promise.reject(noRoom())), [room]);

@@ -1,15 +1,15 @@
 "use client";
-// A view of a feed in a component.
+// A view of a watch in a component.
 import { useEffect, useMemo, useSyncExternalStore } from "react";
 import type { Stoa } from "../index.js";
 import type { StatusDetail } from "../types.js";
-import { addressOf, View, type FeedOptions, type Fold, type HookStatus, type Snapshot } from "./feed.js";
+import { addressOf, View, type WatchOptions, type Fold, type HookStatus, type Snapshot } from "./watch.js";
 
 /** Told of each status once it is rendered. */
 export type StatusListener = (status: HookStatus, detail: StatusDetail) => void;
 
 /** Subscribes while the component is mounted. Another client, key or option begins anew; `key` null does nothing. */
-export function useFeed<T, S>(client: Stoa, key: string | null, options: FeedOptions, fold: Fold<T, S>): Snapshot<T, S> {
+export function useWatch<T, S>(client: Stoa, key: string | null, options: WatchOptions, fold: Fold<T, S>): Snapshot<T, S> {
   const address = addressOf(key, options);
   // Whatever of `options` matters is in `address`; `fold` is brought up to date below.
   const view = useMemo(() => new View<T, S>(client, key, options, fold), [client, address]);

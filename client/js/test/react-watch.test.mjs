@@ -1,7 +1,7 @@
-/** What the hooks are made of, without React and without a server: uploads from events, shared feeds, paced reads. */
+/** What the hooks are made of, without React and without a server: uploads from events, shared watches, paced reads. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { View } from "../dist/react/feed.js";
+import { View } from "../dist/react/watch.js";
 import { StateReader } from "../dist/react/state-reader.js";
 import { uploadRatio, uploadReducer, WAITING } from "../dist/react/upload.js";
 

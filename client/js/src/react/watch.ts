@@ -2,8 +2,8 @@
 // looks and a tick longer, so that Strict Mode's second mount, a component that moves in the tree, or two components
 // that want the same share it. No React in here.
 //
-// Feed: the subscription and what was folded from it. View: what one hook holds; it is made while rendering, which
-// must not have effects, and finds or opens its feed only when React subscribes to it.
+// Watch: the subscription and what was folded from it. View: what one hook holds; it is made while rendering, which
+// must not have effects, and finds or opens its watch only when React subscribes to it.
 import type { Stoa } from "../index.js";
 import type { Event, Member, Missed, Status, StatusDetail, Subscription, SubscribeOptions } from "../types.js";
 import { onNextFrame } from "./frame.js";
@@ -11,7 +11,7 @@ import { onNextFrame } from "./frame.js";
 /** A hook's status: that of its subscription, or `idle` for the key `null` and while rendering on a server. */
 export type HookStatus = "idle" | Status;
 
-/** How events become a state. Two hooks share a feed only if all three are the same objects. */
+/** How events become a state. Two hooks share a watch only if all three are the same objects. */
 export interface Fold<T, S> {
   readonly initial: S;
   readonly reducer: (state: S, event: Event<T>) => S;
@@ -20,7 +20,7 @@ export interface Fold<T, S> {
 }
 
 /** What is subscribed. */
-export interface FeedOptions {
+export interface WatchOptions {
   readonly after?: string | undefined;
   readonly replay?: "all" | "none" | number | undefined;
   /** How many of the newest events are kept beside the state. */
@@ -56,7 +56,7 @@ const sameFold = <T, S>(a: Fold<T, S>, b: Fold<T, S>): boolean =>
 const asError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(String(thrown)));
 
 /** One subscription, folded. */
-class Feed<T, S> {
+class Watch<T, S> {
   /** Its state comes from one fold alone, so that others may look at it too. */
   pure = true;
   snapshot: Snapshot<T, S>;
@@ -71,7 +71,7 @@ class Feed<T, S> {
   #cancelFrame: (() => void) | null = null;
   #release: ReturnType<typeof setTimeout> | null = null;
 
-  constructor(client: Stoa, key: string, options: FeedOptions, public fold: Fold<T, S>, forget: () => void) {
+  constructor(client: Stoa, key: string, options: WatchOptions, public fold: Fold<T, S>, forget: () => void) {
     this.#keep = options.keep ?? 0;
     this.#forget = forget;
     this.snapshot = coldSnapshot(fold.initial, "connecting");
@@ -158,46 +158,46 @@ class Feed<T, S> {
   }
 }
 
-type AnyFeed = Feed<never, never>;
+type AnyWatch = Watch<never, never>;
 
-/** Feeds by client, then by key and options; those of one address differ in their folds. */
-const registry = new WeakMap<Stoa, Map<string, Set<AnyFeed>>>();
+/** Watchs by client, then by key and options; those of one address differ in their folds. */
+const registry = new WeakMap<Stoa, Map<string, Set<AnyWatch>>>();
 
-const find = <T, S>(client: Stoa, address: string, fold: Fold<T, S>): Feed<T, S> | undefined => {
-  for (const feed of registry.get(client)?.get(address) ?? []) {
-    const candidate = feed as unknown as Feed<T, S>;
+const find = <T, S>(client: Stoa, address: string, fold: Fold<T, S>): Watch<T, S> | undefined => {
+  for (const watch of registry.get(client)?.get(address) ?? []) {
+    const candidate = watch as unknown as Watch<T, S>;
     if (candidate.pure && sameFold(candidate.fold, fold)) return candidate;
   }
   return undefined;
 };
 
-function open<T, S>(client: Stoa, address: string, key: string, options: FeedOptions, fold: Fold<T, S>): Feed<T, S> {
-  const addresses = registry.get(client) ?? new Map<string, Set<AnyFeed>>();
+function open<T, S>(client: Stoa, address: string, key: string, options: WatchOptions, fold: Fold<T, S>): Watch<T, S> {
+  const addresses = registry.get(client) ?? new Map<string, Set<AnyWatch>>();
   registry.set(client, addresses);
-  const feeds = addresses.get(address) ?? new Set<AnyFeed>();
-  addresses.set(address, feeds);
-  const feed: Feed<T, S> = new Feed(client, key, options, fold, () => {
-    feeds.delete(feed as unknown as AnyFeed);
-    if (feeds.size === 0 && addresses.get(address) === feeds) addresses.delete(address);
+  const watches = addresses.get(address) ?? new Set<AnyWatch>();
+  addresses.set(address, watches);
+  const watch: Watch<T, S> = new Watch(client, key, options, fold, () => {
+    watches.delete(watch as unknown as AnyWatch);
+    if (watches.size === 0 && addresses.get(address) === watches) addresses.delete(address);
   });
-  feeds.add(feed as unknown as AnyFeed);
-  return feed;
+  watches.add(watch as unknown as AnyWatch);
+  return watch;
 }
 
 /** What a hook subscribes to. Making one has no effect. */
 export class View<T, S> {
   readonly #client: Stoa;
   readonly #key: string | null;
-  readonly #options: FeedOptions;
+  readonly #options: WatchOptions;
   readonly #address: string;
   readonly #cold: Snapshot<T, S>;
   readonly #idle: Snapshot<T, S>;
   #fold: Fold<T, S>;
-  #feed: Feed<T, S> | null = null;
+  #watch: Watch<T, S> | null = null;
   #listener: (() => void) | null = null;
 
   /** With the key `null` it stays idle for ever. */
-  constructor(client: Stoa, key: string | null, options: FeedOptions, fold: Fold<T, S>) {
+  constructor(client: Stoa, key: string | null, options: WatchOptions, fold: Fold<T, S>) {
     this.#client = client;
     this.#key = key;
     this.#options = options;
@@ -213,45 +213,45 @@ export class View<T, S> {
     this.#listener = own;
     this.#enter(own);
     return () => {
-      this.#feed?.leave(own);
-      this.#feed = this.#listener = null;
+      this.#watch?.leave(own);
+      this.#watch = this.#listener = null;
     };
   };
 
   readonly getSnapshot = (): Snapshot<T, S> => {
     if (this.#key === null) return this.#idle;
-    return (this.#feed ?? find(this.#client, this.#address, this.#fold))?.snapshot ?? this.#cold;
+    return (this.#watch ?? find(this.#client, this.#address, this.#fold))?.snapshot ?? this.#cold;
   };
 
   readonly getServerSnapshot = (): Snapshot<T, S> => (this.#key === null ? this.#idle : this.#cold);
 
   /**
-   * A render brought another reducer: it folds the events to come, as that of `useReducer`. Who shares the feed with
+   * A render brought another reducer: it folds the events to come, as that of `useReducer`. Who shares the watch with
    * others leaves them theirs and opens one of its own.
    */
   refold(fold: Fold<T, S>): void {
     if (sameFold(fold, this.#fold)) return;
     this.#fold = fold;
-    if (this.#feed === null || this.#listener === null) return;
-    if (this.#feed.viewers === 1) {
-      this.#feed.fold = fold;
-      this.#feed.pure = false;
+    if (this.#watch === null || this.#listener === null) return;
+    if (this.#watch.viewers === 1) {
+      this.#watch.fold = fold;
+      this.#watch.pure = false;
       return;
     }
-    this.#feed.leave(this.#listener);
+    this.#watch.leave(this.#listener);
     this.#enter(this.#listener);
     this.#listener();
   }
 
   #enter(listener: () => void): void {
     if (this.#key === null) return;
-    this.#feed =
+    this.#watch =
       find(this.#client, this.#address, this.#fold) ??
       open(this.#client, this.#address, this.#key, this.#options, this.#fold);
-    this.#feed.enter(listener);
+    this.#watch.enter(listener);
   }
 }
 
 /** Key and options as one text: hooks with equal ones may share, and a change of it is a new subscription. */
-export const addressOf = (key: string | null, options: FeedOptions): string =>
+export const addressOf = (key: string | null, options: WatchOptions): string =>
   JSON.stringify([key, options.after, options.replay, options.keep, options.presence, options.connectionState]);
