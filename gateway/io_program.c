@@ -11,6 +11,7 @@
 #include "common/limits.h"
 #include "common/mem.h"
 #include "common/shell/process.h"
+#include "common/token/from_config.h"
 
 #define PAGE_MAX_BYTES (4 * MIB)
 #define MONITOR_DEFAULT "127.0.0.1:8090"
@@ -64,6 +65,7 @@ void program_reload(struct program *p, struct config *fresh)
     p->is_reloaded = true;
     gateway_retypes(p->gateway, read_types(p, &p->reloaded), p->reloaded.n_types, clock_now());
     gateway_reorigins(p->gateway, origins(&p->reloaded));
+    program_retoken(p, had ? &before : &p->config, &p->reloaded);
     io_relimit(p->io, &p->reloaded);
     if (had)
         config_free(&before);
@@ -89,8 +91,8 @@ static void check_policy(struct program *p)
     if (none && !io_is_loopback(listen)) {
         strbuf_printf(&why,
                       "gateway.listen is %s, which is not only this machine, and auth is not "
-                      "configured. Write \"auth: { mode: none }\" to let everybody in, or listen "
-                      "on 127.0.0.1.",
+                      "configured. Write \"auth: { mode: token, keys: [...] }\" to ask for tokens, "
+                      "\"auth: { mode: none }\" to let everybody in, or listen on 127.0.0.1.",
                       listen);
         fail(&why);
     }
@@ -135,6 +137,8 @@ void program_configure(struct program *p)
         strbuf_printf(&why, "gateway.page %s: %s", page, strerror(errno));
         fail(&why);
     }
+    if (token_checker_from_config(&p->config, &p->tokens, &why) != ERR_OK)
+        fail(&why);
     read_routes(p);
     limit_descriptors(p);
 }
@@ -171,6 +175,9 @@ static void create_gateway(struct program *p)
         .payload_max_bytes = c->gateway.limits.message,
         .keys_per_socket = (unsigned)c->gateway.limits.keys_per_socket,
         .loopback = io_is_loopback(c->gateway.listen),
+        .tokens = p->tokens,
+        .token_check = token_check,
+        .token_max_ttl_ms = c->auth.max_ttl_ms,
         .origins = origins(c),
         .types = read_types(p, c),
         .n_types = c->n_types,
@@ -245,6 +252,7 @@ void program_stop(struct program *p)
     io_destroy(&p->io);
     links_destroy(&p->links);
     gateway_destroy(&p->gateway);
+    token_checker_destroy(&p->tokens);
     loop_destroy(&p->loop);
     metrics_destroy(&p->metrics);
     config_free(&p->config);

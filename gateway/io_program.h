@@ -5,6 +5,7 @@
 #include "common/config.h"
 #include "common/shell/launch.h"
 #include "common/shell/monitor.h"
+#include "common/token/token.h"
 #include "gateway/io.h"
 #include "proto/shell/link.h"
 
@@ -18,6 +19,8 @@ struct program {
     bool is_reloaded;
     struct gateway_type types[2][CONFIG_TYPES_MAX]; /* in force, and of the last reload, in turn */
     unsigned types_at;
+    struct token_checker *tokens;       /* NULL: auth.mode none */
+    struct token_checker *fresh_tokens; /* of a reload under way */
     struct gateway_route routes[CONFIG_LIST_MAX];
     const char *endpoints[2 * CONFIG_LIST_MAX]; /* as dialed: routers, then shards */
     struct log log;
@@ -36,6 +39,11 @@ struct program {
 void program_configure(struct program *p);
 void program_start(struct program *p, const struct loop_handler *handler);
 void program_stop(struct program *p);
+/* launch.accept: whether the keys of a freshly loaded configuration are keys. */
+bool program_accept(void *program, const struct config *fresh, struct strbuf *changed,
+                    struct strbuf *why);
+/* Puts the keys in force that program_accept was shown last. */
+void program_retoken(struct program *p, const struct config *before, const struct config *fresh);
 /* Puts a freshly loaded configuration in force as far as that goes without a restart; takes it. */
 void program_reload(struct program *p, struct config *fresh);
 

@@ -25,7 +25,7 @@ static void on_term(void *ctx, struct tick now)
     io_drain(p->io);
 }
 
-/* Origins, limits and log; everything else needs a restart, which the difference says. */
+/* Tokens, origins, limits and log; everything else needs a restart, which the difference says. */
 static void on_reload(void *ctx, struct tick now)
 {
     (void)now;
@@ -57,7 +57,9 @@ static const char usage[] =
 
 int main(int argc, char **argv)
 {
-    static struct program p = {.launch = {.program = "stoa-gateway", .usage = usage}};
+    static struct program p = {
+        .launch = {
+            .program = "stoa-gateway", .usage = usage, .accept = program_accept, .accept_ctx = &p}};
     const struct launch_flag flags[] = {
         {"listen", "gateway.listen", NULL, NULL}, {"monitor", "monitor.listen", NULL, NULL},
         {"page", "gateway.page", NULL, NULL},     {"index", NULL, NULL, &p.index},

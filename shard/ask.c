@@ -100,7 +100,8 @@ static void put_pick(struct shard *s, struct strbuf *out, const struct pick *pic
 static void keys_add(const struct shard *s, const struct msg_ask *ask, struct vec *picks,
                      const struct pick *pick, uint16_t slot, size_t limit)
 {
-    if (!begins_with(pick->key, ask->prefix) || !slot_owned(s, slot) ||
+    bool own = pick->key.size > 0 && pick->key.data[0] == '$'; /* ours, no client can name it */
+    if (own || !begins_with(pick->key, ask->prefix) || !slot_owned(s, slot) ||
         (ask->after.size > 0 && !is_behind(pick->key, ask->after)))
         return;
     *VEC_PUSH(picks, struct pick) = *pick;

@@ -19,6 +19,8 @@
 struct handler; /* handler.h */
 struct shard;
 
+#define SHARD_TYPES_MAX 65 /* those of the configuration, and that of our own keys */
+
 /* Retention of one room type. 0: unlimited. */
 struct retention {
     int64_t age_ms;

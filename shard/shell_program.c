@@ -5,6 +5,7 @@
 #include <malloc.h>
 #include <string.h>
 
+#include "common/limits.h"
 #include "common/shell/process.h"
 #include "shard/grant.h"
 
@@ -13,8 +14,16 @@
 #define GIVE_BACK_S 60
 #define GIVE_BACK_ROOMS 10000
 
+/* Of keys that begin with $ (REVOCATIONS_KEY): neither their count nor their bytes let one go while
+ * a token that it revokes may be in force. */
+static struct shard_type system_type(const struct config *c)
+{
+    return (struct shard_type){.name = "$stoa",
+                               .retention = {.age_ms = c->auth.max_ttl_ms + TOKEN_CLOCK_MARGIN_MS}};
+}
+
 static size_t types_of(const struct config *c, const struct type_codes *codes,
-                       struct shard_type out[CONFIG_TYPES_MAX])
+                       struct shard_type out[SHARD_TYPES_MAX])
 {
     for (size_t i = 0; i < c->n_types; i++)
         out[i] = (struct shard_type){.name = c->types[i].name,
@@ -24,7 +33,8 @@ static size_t types_of(const struct config *c, const struct type_codes *codes,
                                      .retention = {.age_ms = c->types[i].age_ms,
                                                    .count = c->types[i].count,
                                                    .bytes = c->types[i].bytes}};
-    return c->n_types;
+    out[c->n_types] = system_type(c);
+    return c->n_types + 1;
 }
 
 static int store_start(struct program *p, struct strbuf *why)
@@ -65,7 +75,7 @@ static int codes_start(struct program *p, struct strbuf *why)
 static void shard_start(struct program *p, struct grant grant)
 {
     const struct config *c = &p->config;
-    struct shard_type types[CONFIG_TYPES_MAX];
+    struct shard_type types[SHARD_TYPES_MAX];
     const struct shard_suspect suspect = {.key = strbuf_slice(&p->verdict.key),
                                           .whole_type = p->verdict.whole_type,
                                           .why = strbuf_slice(&p->verdict.why)};
@@ -236,7 +246,7 @@ bool program_accept(void *ctx, const struct config *fresh, struct strbuf *change
 
 void program_reload(struct program *p, struct config *fresh)
 {
-    struct shard_type types[CONFIG_TYPES_MAX];
+    struct shard_type types[SHARD_TYPES_MAX];
     if (p->fresh_codes.count > 0)
         guard_start(p->guard);
     shard_retypes(p->shard, types, types_of(fresh, &p->fresh_codes, types));

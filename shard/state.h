@@ -24,8 +24,6 @@
 #include "shard/shard.h"
 #include "shard/vec.h"
 
-#define SHARD_TYPES_MAX 64
-
 struct type {
     char *name; /* owned */
     size_t name_size;

@@ -1,5 +1,6 @@
 /* The uploadista dialect, frame by frame: what its clients are told on every path, with every kind
  * of token, past a gap; and that a viewer who leaves or is refused is nobody else's concern. */
+#include "common/token/identity.h"
 #include "gateway_world.h"
 
 #define NOW "2023-11-14T22:13:20.000Z" /* of world_options */
