@@ -21,12 +21,18 @@ export const bin = path.resolve(process.env.STOA_BIN ?? path.join(root, "build/b
 const listening = (where) => new Promise((resolve) => {
   const server = createServer().once("error", () => resolve(null)).listen(where, () => resolve(server.unref()));
 });
-export async function freePort() {
+const take = async (port) => {
+  if (!await listening({ path: `\0stoa-test-port-${port}` })) return false;
+  const server = await listening({ port, host: "127.0.0.1" });
+  return server !== null && new Promise((resolve) => { server.close(() => resolve(true)); });
+};
+/** The first of so many in a row. */
+export async function freePort(count = 1) {
   for (;;) {
     const port = 12768 + Math.floor(Math.random() * 20000);
-    if (!await listening({ path: `\0stoa-test-port-${port}` })) continue;
-    const server = await listening({ port, host: "127.0.0.1" });
-    if (server) return new Promise((resolve) => { server.close(() => resolve(port)); });
+    let taken = 0;
+    while (taken < count && await take(port + taken)) taken++;
+    if (taken === count) return port;
   }
 }
 
@@ -112,8 +118,8 @@ class Process {
   }
 }
 
-/** `yaml` follows the section `cluster` of the configuration; `files` are written beside it. */
-export async function startCluster({ shards = 1, routers = 1, gateways = 1, yaml = "", files = {} } = {}) {
+/** `yaml` follows the section `cluster` of the configuration; `files` are written beside it. `tcp`: no ipc links. */
+export async function startCluster({ shards = 1, routers = 1, gateways = 1, yaml = "", files = {}, tcp = false, name = "test" } = {}) {
   const dir = mkdtempSync(path.join(os.tmpdir(), "stoa-js-"));
   const cluster = { dir, shards: [], routers: [], gateways: [], config: path.join(dir, "stoa.yaml") };
   mkdirSync(path.join(dir, "run"), { mode: 0o700 });
@@ -121,12 +127,13 @@ export async function startCluster({ shards = 1, routers = 1, gateways = 1, yaml
     mkdirSync(path.dirname(path.join(dir, name)), { recursive: true });
     writeFileSync(path.join(dir, name), text);
   }
-  const places = (role, count) => Array.from({ length: count }, (_, i) => `ipc://${dir}/run/${role}-${i}`);
+  const place = async (role, i) => tcp ? `127.0.0.1:${await freePort(2)}` : `ipc://${dir}/run/${role}-${i}`;
+  const places = (role, count) => Promise.all(Array.from({ length: count }, (_, i) => place(role, i)));
   const quoted = (list) => list.map((at) => JSON.stringify(at)).join(", ");
-  const shardAt = places("shard", shards), routerAt = places("router", routers);
+  const shardAt = await places("shard", shards), routerAt = await places("router", routers);
   cluster.routerEndpoints = routerAt;
   cluster.configure = (text) => writeFileSync(cluster.config,
-    `cluster:\n  name: test\n  routers: [${quoted(routerAt)}]\n  shards: [${quoted(shardAt)}]\n${text}`);
+    `cluster:\n  name: ${name}\n  routers: [${quoted(routerAt)}]\n  shards: [${quoted(shardAt)}]\n${text}`);
   cluster.configure(yaml);
   const add = async (role, index, ...words) => {
     const monitor = await freePort();
