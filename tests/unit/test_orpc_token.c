@@ -2,6 +2,7 @@
  * second kind are signed here, so that one claim is wrong at a time. */
 #include <check.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/mem.h"
