@@ -1,9 +1,11 @@
 /* SHELL. An upload service: its own process, a real HTTP PUT of a real file, progress told through
  * libstoa.
  *
- *   POST /uploads?name=N&size=S   201 {"id"}            makes an upload; the key `uploads` learns
- * of it PUT  /uploads/{id}            204                    the file's bytes GET  /uploads/health
- * 200
+ *   - POST /uploads?name=N&size=S, 201 {"id"}: makes an upload; the key `uploads` learns of it
+ *   - PUT /uploads/{id}, 200 {"id"}: the whole file; cut off, it has failed
+ *   - PATCH /uploads/{id}?offset=N, 200 {"offset"}: bytes from there on; cut off, it can be resumed
+ *   - GET /uploads/{id}, 200 {"offset","size"}: where to resume
+ *   - GET /uploads/health, 200
  *
  * The key of an upload is its id. Its events have the shapes that Uploadista's clients know:
  * upload-started, upload-progress (a byte offset, at most one per 200 ms, conflated: who catches up
@@ -27,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -41,6 +44,7 @@
 #define PROGRESS_INTERVAL_MS 200 /* Uploadista's own interval */
 #define EVENT_MAX_BYTES 2048
 #define LOBBY "uploads"
+#define NO_DISK "cannot write to the upload directory"
 
 struct service {
     stoa *stoa;
@@ -49,7 +53,8 @@ struct service {
 
 struct upload {
     bool answered;
-    int file; /* -1: none */
+    bool resumable; /* the end of the connection is not the end of the upload */
+    int file;       /* -1: none */
     char id[ID_DIGITS + 1];
     char name[NAME_MAX_BYTES + 1];
     uint64_t size;
@@ -154,7 +159,7 @@ static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status
         MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_COPY);
     MHD_add_response_header(response, "Content-Type", "application/json");
     MHD_add_response_header(response, "Access-Control-Allow-Origin", "*");
-    MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, PUT");
+    MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, PUT, PATCH");
     MHD_add_response_header(response, "Access-Control-Allow-Headers", "*");
     enum MHD_Result queued = MHD_queue_response(connection, status, response);
     MHD_destroy_response(response);
@@ -222,7 +227,7 @@ static enum MHD_Result handle_create(struct service *service, struct MHD_Connect
     for (int i = 0; i < ID_BYTES; i++)
         snprintf(upload.id + 2 * i, 3, "%02x", random[i]);
     if (!note_write(service, &upload))
-        return answer(connection, 507, "{\"error\":\"cannot write to the upload directory\"}");
+        return answer(connection, 507, "{\"error\":\"%s\"}", NO_DISK);
     char event[EVENT_MAX_BYTES], quoted[2 * NAME_MAX_BYTES + 4];
     quote(quoted, sizeof quoted, upload.name);
     int n =
@@ -235,23 +240,67 @@ static enum MHD_Result handle_create(struct service *service, struct MHD_Connect
     return answer(connection, 201, "{\"id\":\"%s\"}", upload.id);
 }
 
-/* First call of a PUT: everything that can be refused before the bytes come. */
-static enum MHD_Result begin_put(struct service *service, struct MHD_Connection *connection,
-                                 const char *id, struct upload *upload)
+/* Lets go of the file before the answer goes out: who has the answer may write on. */
+static void end_request(struct upload *upload)
+{
+    upload->answered = true;
+    if (upload->file >= 0)
+        close(upload->file);
+    upload->file = -1;
+}
+
+static enum MHD_Result refuse(struct MHD_Connection *connection, struct upload *upload,
+                              unsigned status, const char *why)
+{
+    end_request(upload);
+    return answer(connection, status, "{\"error\":\"%s\"}", why);
+}
+
+/* First call of a PUT or PATCH: everything that can be refused before the bytes come. One request
+ * at a time writes a file, so that what a lost connection still has in flight mixes with nothing.
+ */
+static enum MHD_Result begin_bytes(struct service *service, struct MHD_Connection *connection,
+                                   const char *id, struct upload *upload)
 {
     snprintf(upload->id, sizeof upload->id, "%s", id);
-    if (!id_valid(id) || !note_read(service, upload)) {
-        upload->answered = true;
-        return answer(connection, 404, "{\"error\":\"no such upload; POST /uploads makes one\"}");
-    }
-    upload->file = openat(service->directory, id, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (upload->file < 0) {
-        upload->answered = true;
-        return answer(connection, errno == EEXIST ? 409 : 507, "{\"error\":\"%s\"}",
-                      errno == EEXIST ? "already uploaded"
-                                      : "cannot write to the upload directory");
-    }
+    if (!id_valid(id) || !note_read(service, upload))
+        return refuse(connection, upload, 404, "no such upload; POST /uploads makes one");
+    int flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (upload->resumable ? 0 : O_EXCL);
+    int file = openat(service->directory, id, flags, 0600);
+    if (file < 0)
+        return errno == EEXIST ? refuse(connection, upload, 409, "already uploaded")
+                               : refuse(connection, upload, 507, NO_DISK);
+    upload->file = file; /* closed by end_request, and with it the lock */
+    struct stat stat;
+    if (flock(file, LOCK_EX | LOCK_NB) != 0)
+        return refuse(connection, upload, 409, "another request is writing; try again");
+    if (fstat(file, &stat) != 0)
+        return refuse(connection, upload, 507, NO_DISK);
+    upload->offset = (uint64_t)stat.st_size;
+    if (!upload->resumable)
+        return MHD_YES;
+    uint64_t offset;
+    if (!parse_size(MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "offset"),
+                    &offset) ||
+        offset != upload->offset)
+        return refuse(connection, upload, 409, "not the offset; GET /uploads/{id} tells it");
     return MHD_YES;
+}
+
+/* Where a PATCH would go on. */
+static enum MHD_Result handle_offset(struct service *service, struct MHD_Connection *connection,
+                                     const char *id)
+{
+    struct upload upload = {0};
+    struct stat stat = {0};
+    if (id_valid(id))
+        snprintf(upload.id, sizeof upload.id, "%s", id);
+    if (upload.id[0] == '\0' || !note_read(service, &upload))
+        return answer(connection, 404, "{\"error\":\"no such upload; POST /uploads makes one\"}");
+    if (fstatat(service->directory, id, &stat, 0) != 0 && errno != ENOENT)
+        return answer(connection, 507, "{\"error\":\"%s\"}", NO_DISK);
+    return answer(connection, 200, "{\"offset\":%" PRIu64 ",\"size\":%" PRIu64 "}",
+                  (uint64_t)stat.st_size, upload.size);
 }
 
 static void take_bytes(struct service *service, struct upload *upload, const char *bytes,
@@ -278,21 +327,26 @@ static void take_bytes(struct service *service, struct upload *upload, const cha
     tell_progress(service, upload);
 }
 
-static enum MHD_Result finish_put(struct service *service, struct MHD_Connection *connection,
-                                  struct upload *upload)
+static enum MHD_Result finish_bytes(struct service *service, struct MHD_Connection *connection,
+                                    struct upload *upload)
 {
+    if (upload->failure == NULL && upload->resumable && upload->offset < upload->size) {
+        end_request(upload);
+        return answer(connection, 200, "{\"offset\":%" PRIu64 "}", upload->offset);
+    }
     if (upload->failure == NULL && upload->offset != upload->size)
         upload->failure = "fewer bytes than announced";
     if (upload->failure == NULL && fdatasync(upload->file) != 0)
         upload->failure = "cannot write the file";
-    upload->answered = true;
+    end_request(upload);
     if (upload->failure != NULL) {
         tell_failure(service, upload);
         return answer(connection, 400, "{\"error\":\"%s\"}", upload->failure);
     }
     if (!tell_file(service, upload, "upload-complete"))
         return answer(connection, 503, "{\"error\":\"stored, but nobody could be told\"}");
-    return answer(connection, 200, "{\"id\":\"%s\"}", upload->id);
+    return answer(connection, 200, "{\"id\":\"%s\",\"offset\":%" PRIu64 "}", upload->id,
+                  upload->offset);
 }
 
 static enum MHD_Result handle(void *context, struct MHD_Connection *connection, const char *path,
@@ -307,8 +361,9 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
         if (upload == NULL)
             return MHD_NO;
         upload->file = -1;
-        if (strcmp(method, "PUT") == 0 && strncmp(path, "/uploads/", 9) == 0)
-            return begin_put(service, connection, path + 9, upload);
+        upload->resumable = strcmp(method, "PATCH") == 0;
+        if ((upload->resumable || strcmp(method, "PUT") == 0) && strncmp(path, "/uploads/", 9) == 0)
+            return begin_bytes(service, connection, path + 9, upload);
         return MHD_YES;
     }
     if (upload->answered || upload->file < 0) {
@@ -321,18 +376,21 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
             return handle_create(service, connection);
         if (strcmp(method, "GET") == 0 && strcmp(path, "/uploads/health") == 0)
             return answer(connection, 200, "{\"status\":\"ok\"}");
+        if (strcmp(method, "GET") == 0 && strncmp(path, "/uploads/", 9) == 0)
+            return handle_offset(service, connection, path + 9);
         if (strcmp(method, "OPTIONS") == 0)
             return answer(connection, 200, "{}");
-        return answer(connection, 404, "{\"error\":\"POST /uploads or PUT /uploads/{id}\"}");
+        return answer(connection, 404, "{\"error\":\"POST /uploads, PUT or PATCH /uploads/{id}\"}");
     }
     if (*size == 0)
-        return finish_put(service, connection, upload);
+        return finish_bytes(service, connection, upload);
     take_bytes(service, upload, bytes, *size);
     *size = 0;
     return MHD_YES;
 }
 
-/* The connection's end, in whatever way: an upload cut off in the middle is told as failed. */
+/* The connection's end, in whatever way: a PUT cut off in the middle is told as failed, a PATCH as
+ * how far it came. */
 static void completed(void *context, struct MHD_Connection *connection, void **state,
                       enum MHD_RequestTerminationCode how)
 {
@@ -342,7 +400,10 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
     if (upload == NULL)
         return;
     if (upload->file >= 0) {
-        if (!upload->answered) {
+        if (!upload->answered && upload->resumable) {
+            upload->told_ms = 0;
+            tell_progress(context, upload);
+        } else if (!upload->answered) {
             upload->failure = "connection lost";
             tell_failure(context, upload);
         }

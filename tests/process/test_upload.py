@@ -99,6 +99,34 @@ def test_a_sender_that_vanishes(bin_dir):
         assert events_until_end(reader)[-1]["type"] == "upload-failed"
 
 
+def test_an_upload_that_goes_on(bin_dir):
+    with Directory() as files, Cluster(bin_dir) as c, Service(bin_dir, c, files / "up") as service:
+        content = os.urandom(1 << 20)
+        ident = service.create("cut", len(content))
+        path = f"/uploads/{ident}"
+        offset = lambda: json.loads(http_request(service.base, "GET", path)[2])
+        assert offset() == {"offset": 0, "size": len(content)}
+        reader = WebSocket(c.base, f"/events?uploadId={ident}&replay=all")
+        with socket.create_connection(service.base) as s:
+            s.sendall(f"PATCH {path}?offset=0 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content[:300000])
+            wait_until("some of it is there", lambda: offset()["offset"] > 0)
+            assert http_request(service.base, "PATCH", f"{path}?offset={offset()['offset']}", b"mine")[0] == 409
+        wait_until("what was sent is there", lambda: offset()["offset"] == 300000)
+        wait_until("the lost connection let go", lambda: http_request(service.base, "PATCH", f"{path}?offset=300000", b"")[0] == 200)
+        for wrong in ("299999", "300001", "-1", "", "x"):
+            assert http_request(service.base, "PATCH", f"{path}?offset={wrong}", b"x")[0] == 409, wrong
+        half = http_request(service.base, "PATCH", f"{path}?offset=300000", content[300000:700000])
+        assert half[0] == 200 and json.loads(half[2]) == {"offset": 700000}, half
+        rest = http_request(service.base, "PATCH", f"{path}?offset=700000", content[700000:])
+        assert rest[0] == 200 and json.loads(rest[2]) == {"id": ident, "offset": len(content)}, rest
+        seen = events_until_end(reader)
+        assert seen[-1]["type"] == "upload-complete" and not any(e["type"] == "upload-failed" for e in seen), seen
+        assert 300000 in [e["data"]["progress"] for e in seen if e["type"] == "upload-progress"], seen
+        assert (service.files / ident).read_bytes() == content
+        assert http_request(service.base, "GET", "/uploads/" + "0" * 32)[0] == 404
+        assert http_request(service.base, "PATCH", "/uploads/x?offset=0", b"x")[0] == 404
+
+
 def test_over_tcp_with_a_key(bin_dir):
     with Directory() as keys, Directory() as files:
         keygen(bin_dir, keys / "curve.key")
