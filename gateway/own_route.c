@@ -3,6 +3,7 @@
  * With the raw dialect they serve what /events serves, which is SSE without an upgrade. */
 #include "common/template.h"
 #include "gateway/core.h"
+#include "gateway/uploadista.h"
 
 static const char *const id_names[] = {"{id}", "{uploadId}", "{jobId}"};
 #define ID_NAMES (sizeof id_names / sizeof *id_names)

@@ -2,6 +2,7 @@
  * a key is percent-decoded once, here. */
 #include "common/utf8.h"
 #include "gateway/core.h"
+#include "gateway/uploadista.h"
 
 const char *exchange_cors(struct exchange *x)
 {

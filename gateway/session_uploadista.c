@@ -11,7 +11,7 @@
  * A viewer is one subscription and nothing else: leaving or being refused touches no other. */
 #include "common/isotime.h"
 #include "common/json.h"
-#include "gateway/core.h"
+#include "gateway/uploadista.h"
 
 struct viewer *viewer_create(enum viewer_kind kind, bool flow, struct slice id)
 {

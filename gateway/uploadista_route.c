@@ -6,7 +6,7 @@
  * or a route of the configuration with this dialect. Their clients learn of a refusal by a frame on
  * the socket (session_uploadista.c), so what the original accepts is accepted here and told then;
  * what it does not know (a key that is none, a gateway that shuts down) is refused by HTTP. */
-#include "gateway/core.h"
+#include "gateway/uploadista.h"
 
 bool uploadista_is_flow(const struct gateway_route *route)
 {
