@@ -320,7 +320,7 @@ START_TEST(test_refused)
     room_publish("u1", "1");
     tells(&clients[1], "1");
     ck_assert_uint_eq(n_unsubs, 0);
-    ck_assert_uint_eq(n_subs, 1);
+    ck_assert_uint_eq(n_subs, 2); /* and the gateway's own, of what was revoked */
     ck_assert_uint_eq((unsigned)metric("stoa_closes_total", "code=\"4001\""), 8);
     ck_assert_uint_eq((unsigned)metric("stoa_refused_total", "tag=\"Unauthorized\""), 5);
     ck_assert_uint_eq((unsigned)metric("stoa_refused_total", "tag=\"Forbidden\""), 3);
