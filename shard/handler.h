@@ -76,9 +76,9 @@ struct wake {
     struct slice value;        /* JSON of a sibling's answer; empty for a sleep */
 };
 
-/* Who a connection is; answered before the room is touched. The slices are the handler's until its
- * next call. */
-struct identity {
+/* Who a connection is to its room; answered before the room is touched. The slices are the
+ * handler's until its next call. */
+struct persona {
     struct slice id;      /* empty: the shard draws one */
     struct slice tags;    /* JSON array of strings; empty: none */
     struct slice state;   /* JSON; empty: null */
@@ -92,7 +92,7 @@ struct handler_vtable {
     void (*destroy)(struct handler *h);
     /* A pure function of the request, JSON {"query","claims","headers","ip","client_state"}. False:
      * *fault says what failed. */
-    bool (*identify)(struct handler *h, struct slice request, struct identity *out,
+    bool (*identify)(struct handler *h, struct slice request, struct persona *out,
                      struct fault *fault);
     /* The room's companion in memory, lost whenever the room leaves it. May return NULL. */
     void *(*load)(struct handler *h, struct context *ctx);

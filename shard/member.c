@@ -348,7 +348,7 @@ static bool identify(struct shard *s, struct connection *c, const struct op *op,
                      struct fault *fault)
 {
     struct handler *h = c->actor->handler;
-    struct identity who = {0};
+    struct persona who = {0};
     watch_enter(s, op->room, "identify");
     bool known = h->vtable->identify(h, op->join.request, &who, fault);
     watch_leave(s, op->room, PHASE_COUNT);

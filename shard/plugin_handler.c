@@ -258,7 +258,7 @@ static struct slice identity_keep(struct strbuf *kept, stoa_room_bytes bytes)
 }
 
 /* Without identify it is who the token says: claims id, tags, att. */
-static void identity_of_claims(struct plugin *p, struct slice request, struct identity *out)
+static void identity_of_claims(struct plugin *p, struct slice request, struct persona *out)
 {
     struct json_value claims = json_get(request, "claims");
     if (claims.type != JSON_OBJECT)
@@ -294,11 +294,11 @@ static bool identity_is_fit(struct stoa_room_ctx *x, const stoa_room_identity *s
     return false;
 }
 
-static bool plugin_identify(struct handler *h, struct slice request, struct identity *out,
+static bool plugin_identify(struct handler *h, struct slice request, struct persona *out,
                             struct fault *fault)
 {
     struct plugin *p = plugin_of(h);
-    *out = (struct identity){0};
+    *out = (struct persona){0};
     if (!json_valid(request) || json_type_of(request) != JSON_OBJECT) {
         fault_set(fault, "UpgradeError", "the request is no JSON object");
         return false;
@@ -312,10 +312,10 @@ static bool plugin_identify(struct handler *h, struct slice request, struct iden
     stoa_room_rc rc = p->code.identify(&x, bytes_of(request), &said);
     bool ok = rc == STOA_ROOM_OK && identity_is_fit(&x, &said);
     if (ok) {
-        *out = (struct identity){.id = identity_keep(&p->id, said.id),
-                                 .tags = identity_keep(&p->tags, said.tags),
-                                 .state = identity_keep(&p->state, said.state),
-                                 .meta = identity_keep(&p->meta, said.meta)};
+        *out = (struct persona){.id = identity_keep(&p->id, said.id),
+                                .tags = identity_keep(&p->tags, said.tags),
+                                .state = identity_keep(&p->state, said.state),
+                                .meta = identity_keep(&p->meta, said.meta)};
     } else if (rc == STOA_ROOM_E_UPGRADE && x.error.rc == rc && x.fault.status != 0) {
         out->status = x.fault.status; /* host->refuse */
         out->refusal = identity_keep(&p->refusal, bytes_of(strbuf_slice(&x.fault.message)));

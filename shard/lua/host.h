@@ -118,7 +118,7 @@ struct lua_handler {
     /* buffers that survive a raise */
     struct strbuf text, scratch, keys, names;
     struct fault fault;
-    struct identity identity;
+    struct persona identity;
     struct strbuf identity_text;
 };
 
@@ -221,7 +221,7 @@ int init_enter(lua_State *L);
 /* Checks the first line and takes it off the text; its end stays, so that line numbers hold. */
 bool load_header(struct lua_handler *h, struct slice *text, struct strbuf *why);
 /* identify.c */
-bool identify_run(struct handler *h, struct slice request, struct identity *out,
+bool identify_run(struct handler *h, struct slice request, struct persona *out,
                   struct fault *fault);
 
 /* handler.c */

@@ -135,7 +135,7 @@ static int identify_enter(lua_State *L)
     return 0;
 }
 
-bool identify_run(struct handler *base, struct slice request, struct identity *out,
+bool identify_run(struct handler *base, struct slice request, struct persona *out,
                   struct fault *fault)
 {
     struct lua_handler *h = (struct lua_handler *)base;
@@ -144,7 +144,7 @@ bool identify_run(struct handler *base, struct slice request, struct identity *o
     memset(&h->identity, 0, sizeof h->identity);
     strbuf_reset(&h->identity_text);
     bool ok = job_run(h, identify_enter, &q, fault);
-    *out = (struct identity){0};
+    *out = (struct persona){0};
     if (ok) {
         *out = h->identity;
         return true;

@@ -126,7 +126,7 @@ static void text_make(struct strbuf *text, const uint8_t *data, size_t size)
 
 static void ask(struct handler *h)
 {
-    struct identity who;
+    struct persona who;
     struct fault fault = {0};
     struct slice request = slice_text("{\"query\":{\"a\":[1,2.5,null,\"x\"]},\"claims\":null}");
     (void)h->vtable->identify(h, request, &who, &fault);

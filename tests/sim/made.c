@@ -263,7 +263,7 @@ static void made_destroy(struct handler *h)
 }
 
 /* One of a few identities, or none. */
-static bool made_identify(struct handler *h, struct slice request, struct identity *out,
+static bool made_identify(struct handler *h, struct slice request, struct persona *out,
                           struct fault *fault)
 {
     static const char *const ids[] = {"", "a", "b", "c", "\xff", TEXT_LONG TEXT_LONG TEXT_64};
@@ -281,8 +281,8 @@ static bool made_identify(struct handler *h, struct slice request, struct identi
         world_fail(world_of(h), "identify is asked about %.*s", SLICE_FMT(request));
     if (tally_identify(world_of(h), request, out) || watchers_identify(request, out))
         return true;
-    *out = (struct identity){.id = slice_text(ids[odd(h, 20) ? odd(h, 4) : odd(h, 6)]),
-                             .tags = slice_text(tags[odd(h, 12) ? odd(h, 4) : odd(h, 9)])};
+    *out = (struct persona){.id = slice_text(ids[odd(h, 20) ? odd(h, 4) : odd(h, 6)]),
+                            .tags = slice_text(tags[odd(h, 12) ? odd(h, 4) : odd(h, 9)])};
     if (odd(h, 12) == 0) {
         fault_set(fault, "RoomExecutionError", "identify failed");
         return false;

@@ -527,7 +527,7 @@ void made_told(struct world *w, unsigned room, uint64_t floor, struct slice body
 
 /* tally.c: the first five are the handler's, for its rooms */
 bool tally_is(const struct context *ctx);
-bool tally_identify(struct world *w, struct slice request, struct identity *out);
+bool tally_identify(struct world *w, struct slice request, struct persona *out);
 enum run_end tally_run(struct world *w, struct context *ctx, const struct invocation *what,
                        struct run **run, struct strbuf *result, struct fault *fault);
 enum run_end tally_resume(struct world *w, struct context *ctx, struct run **run,
@@ -546,7 +546,7 @@ void members_free(struct world *w);
 
 /* watchers.c: the first two are the handler's, for the rooms that do nothing */
 bool watchers_is(const struct context *ctx);
-bool watchers_identify(struct slice request, struct identity *out);
+bool watchers_identify(struct slice request, struct persona *out);
 void watchers_add(struct world *w);
 void watchers_check(struct world *w);
 void watchers_free(struct world *w);

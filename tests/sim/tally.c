@@ -194,7 +194,7 @@ enum run_end tally_resume(struct world *w, struct context *ctx, struct run **run
 }
 
 /* ?name=m0-7 is a socket of m0. False: it is nobody of ours. */
-bool tally_identify(struct world *w, struct slice request, struct identity *out)
+bool tally_identify(struct world *w, struct slice request, struct persona *out)
 {
     struct tally *t = w->tally;
     struct slice name = inner(json_get(json_get(request, "query").raw, "name").raw);
@@ -203,7 +203,7 @@ bool tally_identify(struct world *w, struct slice request, struct identity *out)
         return false;
     snprintf(t->id, sizeof t->id, "%.*s", (int)(cut - name.data), (const char *)name.data);
     snprintf(t->tags, sizeof t->tags, "[\"%.*s\"]", SLICE_FMT(name));
-    *out = (struct identity){.id = slice_text(t->id), .tags = slice_text(t->tags)};
+    *out = (struct persona){.id = slice_text(t->id), .tags = slice_text(t->tags)};
     return true;
 }
 

@@ -206,14 +206,14 @@ static void watcher_act(struct event *e)
 }
 
 /* Its sub says who it is. False: it is nobody of ours. */
-bool watchers_identify(struct slice request, struct identity *out)
+bool watchers_identify(struct slice request, struct persona *out)
 {
     static char id[8];
     struct slice name = json_get(json_get(request, "client_state").raw, "watcher").raw;
     if (name.size < 3 || name.size - 2 >= sizeof id)
         return false;
     snprintf(id, sizeof id, "%.*s", (int)name.size - 2, (const char *)name.data + 1);
-    *out = (struct identity){.id = slice_text(id)};
+    *out = (struct persona){.id = slice_text(id)};
     return true;
 }
 

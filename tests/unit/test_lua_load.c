@@ -93,7 +93,7 @@ END_TEST
 static const char *identity(struct handler *h, const char *request)
 {
     static char text[600];
-    struct identity who;
+    struct persona who;
     struct fault fault = {0};
     if (!h->vtable->identify(h, slice_text(request), &who, &fault))
         snprintf(text, sizeof text, "%s: %.*s", fault.tag, SLICE_FMT(fault.message));

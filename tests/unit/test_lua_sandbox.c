@@ -380,7 +380,7 @@ START_TEST(hoards_of_the_file)
         .memory_bytes = 8 << 20, .renewed = count_renewal, .arg = &renewals};
     struct handler *h;
     struct strbuf why = {0};
-    struct identity who;
+    struct persona who;
     struct fault fault = {0};
     ck_assert_int_eq(lua_handler_create(&h, "room.lua", slice_text(text), &options, &why), ERR_OK);
     struct context *w = world_create(h, "a"), *other = world_create(h, "b"),

@@ -132,7 +132,7 @@ static void on_destroy(struct handler *h)
     (void)h;
 }
 
-static bool on_identify(struct handler *h, struct slice request, struct identity *out,
+static bool on_identify(struct handler *h, struct slice request, struct persona *out,
                         struct fault *fault)
 {
     (void)h;
@@ -141,7 +141,7 @@ static bool on_identify(struct handler *h, struct slice request, struct identity
         out->stopped = true;
         return false;
     }
-    *out = (struct identity){
+    *out = (struct persona){
         .id = request, .tags = slice_text("[\"t\"]"), .state = slice_text("{\"n\":1}")};
     if (!robot.refuses)
         return true;

@@ -243,7 +243,7 @@ START_TEST(a_sibling_answers_or_fails)
 }
 END_TEST
 
-static bool identify(const char *request, struct identity *who)
+static bool identify(const char *request, struct persona *who)
 {
     return handler->vtable->identify(handler, slice_text(request), who, &fault);
 }
@@ -251,7 +251,7 @@ static bool identify(const char *request, struct identity *who)
 START_TEST(who_one_is_is_asked_first)
 {
     begin();
-    struct identity who;
+    struct persona who;
     ck_assert(identify("{\"query\":{\"name\":\"ann \\u00e9\"}}", &who));
     ck_assert(slice_is(who.id, "ann \xc3\xa9"));
     ck_assert(slice_is(who.state, "{\"added\":0}"));
@@ -638,7 +638,7 @@ END_TEST
 START_TEST(without_identify_one_is_who_the_token_says)
 {
     begin_odd();
-    struct identity who;
+    struct persona who;
     ck_assert(identify("{\"query\":{\"id\":\"eve\"},\"claims\":null}", &who));
     ck_assert_uint_eq(who.id.size, 0);
     ck_assert(identify("{\"claims\":{\"id\":\"ann\",\"tags\":[\"a\"],\"att\":{\"x\":1}}}", &who));
