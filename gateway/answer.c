@@ -136,6 +136,8 @@ static void error_answer(struct gateway *g, uint64_t client, const char *cors, u
     error_put(&body, tag, message, false);
     strbuf_put_byte(&body, '}');
     strbuf_put_text(&extra, headers);
+    if (status == 401)
+        strbuf_put_text(&extra, "WWW-Authenticate: Bearer\r\n");
     if (status == 503 || status == 429)
         strbuf_printf(&extra, "Retry-After: %llu\r\n", (unsigned long long)retry_s);
     answer(g, client, cors, status, "application/json", strbuf_slice(&body), strbuf_cstr(&extra));

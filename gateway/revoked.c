@@ -37,10 +37,18 @@ static struct subscription *subscription_of(const struct revoked *r)
                : LIST_ENTRY(r->reader.subs.next, struct subscription, in_session);
 }
 
-static bool is_live(const struct revoked *r)
+/* Whether the key is followed just now; remembers when it was. */
+static bool is_live(const struct gateway *g, struct revoked *r)
 {
     const struct subscription *sub = subscription_of(r);
-    return sub && sub->state == SUBS_LIVE && room_settled(sub->room);
+    if (!sub || sub->state != SUBS_LIVE || !room_settled(sub->room))
+        return false;
+    if (!r->caught_up)
+        LOG(g->log, LOG_INFO, "gateway.revocations_known",
+            LOG_U64("count", revoked_set_count(r->set)));
+    r->caught_up = true;
+    r->live_ns = g->now.mono_ns;
+    return true;
 }
 
 static void sweep_soon(struct gateway *g, struct revoked *r)
@@ -102,13 +110,7 @@ static void look_fire(struct gateway *g, struct timer *t)
     const struct start start = {.kind = START_ALL, .whole = true};
     if (!subscription_of(r))
         (void)subscription_open(g, &r->reader, slice_text(REVOCATIONS_KEY), &start, NULL);
-    if (is_live(r)) {
-        if (!r->caught_up)
-            LOG(g->log, LOG_INFO, "gateway.revocations_known",
-                LOG_U64("count", revoked_set_count(r->set)));
-        r->caught_up = true;
-        r->live_ns = g->now.mono_ns;
-    }
+    (void)is_live(g, r);
     revoked_set_expire(r->set, g->now.wall_ms);
     timer_set(g, t, g->now.mono_ns + LOOK_MS * NS_PER_MS);
 }
@@ -148,12 +150,12 @@ static void sweep_fire(struct gateway *g, struct timer *t)
 
 bool revoked_caught_up(const struct gateway *g)
 {
-    return !g->revoked || g->revoked->caught_up || is_live(g->revoked);
+    return !g->revoked || g->revoked->caught_up || is_live(g, g->revoked);
 }
 
 const char *revoked_judge(const struct gateway *g, const struct identity *who, const char **message)
 {
-    const struct revoked *r = g->revoked;
+    struct revoked *r = g->revoked;
     if (!r)
         return NULL;
     if (revoked_set_has(r->set, who)) {
@@ -161,7 +163,7 @@ const char *revoked_judge(const struct gateway *g, const struct identity *who, c
         return "Unauthorized";
     }
     bool known =
-        is_live(r) || (r->caught_up && g->now.mono_ns - r->live_ns < UNKNOWN_MS * NS_PER_MS);
+        is_live(g, r) || (r->caught_up && g->now.mono_ns - r->live_ns < UNKNOWN_MS * NS_PER_MS);
     *message = "what tokens were revoked is not known just now; retry, or try another gateway";
     return known ? NULL : "Busy";
 }

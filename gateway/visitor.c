@@ -120,6 +120,15 @@ static bool text_put(struct strbuf *out, struct slice raw)
     return fine;
 }
 
+/* A token is for the gateway, in whatever spelling it came. */
+static bool is_token(struct slice raw)
+{
+    struct strbuf name = {0};
+    bool is = http_decode(raw, true, &name) == ERR_OK && slice_is(strbuf_slice(&name), "token");
+    strbuf_free(&name);
+    return is;
+}
+
 /* Names are compared as they were sent: two spellings of one name are both given, and the JSON's
  * reader takes the last. */
 static bool query_put(struct strbuf *out, struct slice query)
@@ -132,8 +141,8 @@ static bool query_put(struct strbuf *out, struct slice query)
         struct slice name = slice_of(pair.data, equals ? (size_t)(equals - pair.data) : pair.size);
         struct slice value =
             equals ? slice_of(equals + 1, pair.size - name.size - 1) : slice_of(pair.data, 0);
-        if (pair.size == 0 || name_is(name, "token") || came_before(names, count, name))
-            continue; /* a token is for the gateway, in whatever spelling */
+        if (pair.size == 0 || is_token(name) || came_before(names, count, name))
+            continue;
         if (count == QUERY_PARAMETERS_MAX)
             return false;
         if (count > 0)
