@@ -185,9 +185,11 @@ class HttpBackend implements Backend {
     } catch (error) {
       this.reached = false;
       const code = codeOf(error);
-      const words = code ? `the gateway was not reached (${code})` : "the gateway was not reached";
-      const failure = new StoaError("Unreachable", 0, `not stored: ${words}; try again`, { cause: error });
-      return { is: "again", maybe: !NOT_CONNECTED.has(code), error: failure, wait: 0 };
+      const maybe = !NOT_CONNECTED.has(code);
+      const words = maybe
+        ? "the connection to the gateway was lost before the answer came"
+        : `not stored: the gateway was not reached (${code}); try again`;
+      return { is: "again", maybe, error: new StoaError("Unreachable", 0, words, { cause: error }), wait: 0 };
     }
   }
 
