@@ -13,6 +13,7 @@
 
 #include "client/cli/cli.h"
 #include "client/cli/local.h"
+#include "common/token/from_config.h"
 
 #define CURVE_TEXT_BYTES 40
 
@@ -25,6 +26,25 @@ static int check(struct cli *cli, struct config *config)
                 why.size > 0 && why.data[why.size - 1] == '\n' ? "" : "\n");
     strbuf_free(&why);
     return code == ERR_OK ? EXIT_OK : EXIT_FAILED;
+}
+
+/* Whether the keys of tokens are keys, and good ones. */
+static int check_token_keys(const struct cli *cli, const struct config *config)
+{
+    struct strbuf text = {0};
+    struct token_checker *checker = NULL;
+    int status = EXIT_OK;
+    if (token_checker_from_config(config, &checker, &text) != ERR_OK) {
+        fprintf(stderr, "%s\n", strbuf_cstr(&text));
+        status = EXIT_FAILED;
+    } else if (!cli->quiet) {
+        token_config_warnings(config, &text);
+        if (text.size > 0)
+            fprintf(stderr, "note: %s\n", strbuf_cstr(&text));
+    }
+    token_checker_destroy(&checker);
+    strbuf_free(&text);
+    return status;
 }
 
 /* No mistake, as a local cluster (stoa up) needs no key; elsewhere processes would not start. */
@@ -86,6 +106,8 @@ int command_config(struct cli *cli, int argc, char **argv)
     int status = check(cli, &config);
     if (status == EXIT_OK)
         note_clear_links(cli, &config);
+    if (status == EXIT_OK && strcmp(verb, "check") == 0)
+        status = check_token_keys(cli, &config);
     if (status == EXIT_OK && strcmp(verb, "check") == 0)
         status = check_rooms(cli, &config);
     if (status == EXIT_OK && strcmp(verb, "show") == 0) {

@@ -35,7 +35,7 @@ static int dial(const char *host, const char *port)
 }
 
 /* Sends the request and reads the head of the answer; frames behind it go to `part`. */
-static bool handshake(struct bench_socket *s, const char *host, const char *key)
+static bool handshake(struct bench_socket *s, const char *host, const char *key, const char *token)
 {
     struct strbuf request = {0}, target = {0};
     char head[HEAD_MAX + 1];
@@ -46,8 +46,11 @@ static bool handshake(struct bench_socket *s, const char *host, const char *key)
     strbuf_printf(&request,
                   "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: "
                   "Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-                  "Sec-WebSocket-Version: 13\r\n\r\n",
+                  "Sec-WebSocket-Version: 13\r\n",
                   strbuf_cstr(&target), host);
+    if (token)
+        strbuf_printf(&request, "Authorization: Bearer %s\r\n", token);
+    strbuf_put_text(&request, "\r\n");
     bool fine = send(s->fd, request.data, request.size, MSG_NOSIGNAL) == (ssize_t)request.size;
     while (fine && end == NULL) {
         ssize_t n = recv(s->fd, head + have, HEAD_MAX - have, 0);
@@ -78,7 +81,8 @@ bool socket_open(const struct cli *cli, const char *key, struct bench_socket *s)
     if (port != NULL)
         *port++ = '\0';
     s->fd = dial(host, port != NULL ? port : "80");
-    if (s->fd >= 0 && handshake(s, cli->server + 7, key) && fcntl(s->fd, F_SETFL, O_NONBLOCK) == 0)
+    if (s->fd >= 0 && handshake(s, cli->server + 7, key, cli->token) &&
+        fcntl(s->fd, F_SETFL, O_NONBLOCK) == 0)
         return true;
     cli_fail(cli, "no WebSocket at %s: %s", cli->server, strerror(errno));
     socket_close(s);
