@@ -322,7 +322,7 @@ static void claims_put(const struct fresh *f, const struct config *config, int64
     claim_text(out, "jti", f->token_id ? f->token_id : random);
     claim_time(out, "iat", now_ms / 1000 * 1000);
     if (f->not_before_ms != 0)
-        claim_time(out, "nbf", f->not_before_ms);
+        claim_time(out, "nbf", f->not_before_ms / 1000 * 1000);
     claim_time(out, "exp", now_ms / 1000 * 1000 + f->ttl_ms);
     if (f->keys.count > 0)
         claim_list(out, "key", &f->keys, true);

@@ -14,7 +14,7 @@
 #define TTL_DEFAULT_MS INT64_C(604800000)
 #define INPUT_MAX_BYTES (2u << 20)
 
-enum kind { KIND_JWT, KIND_E1, KIND_E2 };
+enum kind { KIND_NONE, KIND_JWT, KIND_E1, KIND_E2 };
 enum signature { SIGNATURE_UNCHECKED, SIGNATURE_WRONG, SIGNATURE_GOOD };
 
 struct check {
@@ -56,6 +56,7 @@ static void recognise(struct check *c)
     c->refused = jws_read(token, ORPC_TOKEN_MAX_BYTES, &c->jws);
     if (c->refused)
         return;
+    c->kind = KIND_JWT;
     if (json_valid(c->jws.payload))
         c->claims = c->jws.payload;
     if (is_e1(c->jws.payload))
@@ -171,7 +172,7 @@ static bool orpc_judge(struct check *c)
 
 static const char *kind_text(const struct check *c)
 {
-    static const char *const texts[] = {"JSON Web Token",
+    static const char *const texts[] = {"no token", "JSON Web Token",
                                         "oRPC durable iterator, first kind (JSON Web Token)",
                                         "oRPC durable iterator, second kind (JSON and signature)"};
     return texts[c->kind];
@@ -250,6 +251,16 @@ static void print_times(const struct check *c)
     strbuf_free(&line);
 }
 
+/* On one line, which its author need not have kept to. */
+static void claims_put(struct strbuf *out, struct slice claims)
+{
+    size_t begin = out->size;
+    strbuf_put_slice(out, claims);
+    for (size_t i = begin; i < out->size; i++)
+        if (out->data[i] < ' ')
+            out->data[i] = ' ';
+}
+
 static void print_text(const struct check *c)
 {
     static const char *const signatures[] = {
@@ -266,9 +277,13 @@ static void print_text(const struct check *c)
             strbuf_reset(&claims);
         }
     }
-    printf("\nsignature: %s\n", signatures[c->signature]);
-    if (c->claims.data)
-        printf("claims:    %.*s\n", SLICE_FMT(c->claims));
+    putchar('\n');
+    if (c->kind != KIND_NONE)
+        printf("signature: %s\n", signatures[c->signature]);
+    if (c->claims.data) {
+        claims_put(&claims, c->claims);
+        printf("claims:    %s\n", strbuf_cstr(&claims));
+    }
     if (c->who) {
         print_allowed(c);
         print_times(c);
@@ -284,9 +299,8 @@ static void print_text(const struct check *c)
 
 static void print_json(const struct check *c)
 {
-    static const char *const kinds[] = {"jwt", "orpc-e1", "orpc-e2"}, *const signatures[] = {
-                                                                          "unchecked", "wrong",
-                                                                          "good"};
+    static const char *const kinds[] = {"none", "jwt", "orpc-e1", "orpc-e2"},
+                             *const signatures[] = {"unchecked", "wrong", "good"};
     struct strbuf out = {0};
     strbuf_printf(
         &out, "{\"kind\":\"%s\",\"signature\":\"%s\",\"accepted\":%s,\"refused\":", kinds[c->kind],
@@ -295,8 +309,10 @@ static void print_json(const struct check *c)
         json_quote(&out, slice_text(c->refused));
     else
         strbuf_put_text(&out, "null");
-    if (c->claims.data)
-        strbuf_printf(&out, ",\"claims\":%.*s", SLICE_FMT(c->claims));
+    if (c->claims.data) {
+        strbuf_put_text(&out, ",\"claims\":");
+        claims_put(&out, c->claims);
+    }
     if (c->who) {
         strbuf_put_text(&out, ",\"rights\":[");
         rights_put(&out, c->who->rights, true);
@@ -363,8 +379,7 @@ static int check_run(struct check *c)
 {
     c->now_ms = token_now_ms();
     recognise(c);
-    bool readable = c->refused == NULL;
-    if (readable && !(c->kind == KIND_JWT ? jwt_judge(c) : orpc_judge(c)))
+    if (c->kind != KIND_NONE && !(c->kind == KIND_JWT ? jwt_judge(c) : orpc_judge(c)))
         return EXIT_FAILED;
     if (c->cli->json)
         print_json(c);
