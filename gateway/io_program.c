@@ -139,6 +139,7 @@ void program_configure(struct program *p)
     }
     if (token_checker_from_config(&p->config, &p->tokens, &why) != ERR_OK)
         fail(&why);
+    program_warn_of_keys(p, &p->config);
     read_routes(p);
     limit_descriptors(p);
 }

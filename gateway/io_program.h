@@ -42,6 +42,8 @@ void program_stop(struct program *p);
 /* launch.accept: whether the keys of a freshly loaded configuration are keys. */
 bool program_accept(void *program, const struct config *fresh, struct strbuf *changed,
                     struct strbuf *why);
+/* Warns of keys that could be guessed. */
+void program_warn_of_keys(struct program *p, const struct config *config);
 /* Puts the keys in force that program_accept was shown last. */
 void program_retoken(struct program *p, const struct config *before, const struct config *fresh);
 /* Puts a freshly loaded configuration in force as far as that goes without a restart; takes it. */

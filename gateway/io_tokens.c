@@ -18,6 +18,17 @@ bool program_accept(void *ctx, const struct config *fresh, struct strbuf *change
     return true;
 }
 
+void program_warn_of_keys(struct program *p, const struct config *config)
+{
+    struct strbuf text = {0};
+    char *rest = NULL;
+    token_config_warnings(config, &text);
+    for (char *line = strtok_r((char *)strbuf_cstr(&text), "\n", &rest); line;
+         line = strtok_r(NULL, "\n", &rest))
+        LOG(&p->log, LOG_WARN, "auth.weak_key", LOG_STR("why", line));
+    strbuf_free(&text);
+}
+
 static bool same_text(const char *a, const char *b)
 {
     return a && b ? strcmp(a, b) == 0 : a == b;
@@ -61,6 +72,7 @@ void program_retoken(struct program *p, const struct config *before, const struc
     const char *kept[CONFIG_LIST_MAX + 2];
     struct token_checker *old = p->tokens;
     list_kept(before, fresh, kept);
+    program_warn_of_keys(p, fresh);
     p->tokens = p->fresh_tokens;
     p->fresh_tokens = NULL;
     gateway_retoken(p->gateway, p->tokens, fresh->auth.max_ttl_ms, kept, clock_now());

@@ -385,7 +385,11 @@ static int check_run(struct check *c)
         print_json(c);
     else if (!c->cli->quiet)
         print_text(c);
-    return !c->refused && c->signature == SIGNATURE_GOOD ? EXIT_OK : EXIT_FAILED;
+    if (!c->refused && c->signature == SIGNATURE_GOOD)
+        return EXIT_OK;
+    return c->refused ? cli_fail(c->cli, "refused: %s", c->refused)
+                      : cli_fail(c->cli, "the signature was not checked: give the key, by --config "
+                                         "with auth.keys or by a file");
 }
 
 int token_check_verb(struct cli *cli, int argc, char **argv)
