@@ -193,7 +193,6 @@ export class Feed {
 
   /** The server refused it: for good, until there is a new token, or for now. */
   refused(error: StoaError): void {
-    this.carrier?.end(this);
     this.carrier = undefined;
     if (final(error.status)) this.fail(error);
     else if (error.status !== 401) this.again(error);

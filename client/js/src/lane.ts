@@ -294,7 +294,7 @@ export class Lane implements Carrier {
     } else if (frame.ref !== undefined) {
       this.#answer(frame);
     } else if (frame.sub !== undefined) {
-      if (!this.#ending.has(frame.sub)) this.feeds.get(frame.sub)?.status(frame as StatusFrame);
+      this.#subscribed(frame as StatusFrame);
     } else if (frame.unsub !== undefined) {
       this.#unsubscribed(frame.unsub, frame.code, frame.reason ?? "");
     } else if (frame.presence !== undefined) {
@@ -305,6 +305,14 @@ export class Lane implements Carrier {
   #binary(frame: Frame): Event {
     const event = { key: frame.key!, ts: frame.ts ?? 0, data: bytesOf(frame.base64!) };
     return frame.id === undefined ? event : { ...event, id: frame.id };
+  }
+
+  #subscribed(frame: StatusFrame): void {
+    const feed = this.feeds.get(frame.sub);
+    if (!feed || this.#ending.has(frame.sub)) return;
+    if (frame.error) this.feeds.delete(frame.sub);
+    feed.status(frame);
+    if (frame.error) this.#rest();
   }
 
   #unsubscribed(key: string, code: number | undefined, reason: string): void {

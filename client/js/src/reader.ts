@@ -49,6 +49,7 @@ export class Reader implements Subscription {
   #waiters: Waiter[] = [];
   #busy = false; // the handler's promise is pending
   #failure: { error: unknown } | undefined;
+  #detail: StatusDetail = {}; // how the server ended it
   #setReady!: { resolve(): void; reject(error: unknown): void };
   #abort = () => this.#finish({ error: this.options.signal?.reason }, true);
 
@@ -97,11 +98,11 @@ export class Reader implements Subscription {
   /** Behind all that waits: it is over, by an error or in order. */
   end(error: Error | undefined, detail: StatusDetail = {}): void {
     if (this.over) return;
-    this.#note(new Note(undefined, undefined, { error }));
+    this.#detail = detail;
+    this.#setReady.reject(error ?? new StoaError("Closed", 0, detail.reason || "the server ended the subscription"));
     this.#feeder.leave(this);
-    this.#detail = error ? { error, ...detail } : detail;
+    this.#note(new Note(undefined, undefined, { error }));
   }
-  #detail: StatusDetail = {};
 
   tell(status: Status, detail: StatusDetail = {}): void {
     if (this.status === "closed" || (status === this.status && status !== "reconnecting")) return;
