@@ -1,6 +1,7 @@
 /* CORE. Who may ask from where. A page on the web must not reach a developer's gateway: a foreign
  * Origin, and on a loopback listener a Host that is not loopback (a name that was rebound), is
- * refused for every method. The same list decides CORS. */
+ * refused for every method. Who is asked for a token needs no such rule for the Host: a page cannot
+ * send what it does not have. The same list decides CORS. */
 #include "gateway/core.h"
 
 static uint8_t lower(uint8_t c)
@@ -104,7 +105,7 @@ bool access_check(struct exchange *x)
     struct slice host = http_header_get(x->request, "Host");
     struct slice origin = http_header_get(x->request, "Origin");
     bool any = false;
-    if (g->options.loopback && host.data && !is_loopback(host)) {
+    if (!g->options.tokens && g->options.loopback && host.data && !is_loopback(host)) {
         exchange_error(x, "OriginRefused",
                        "this gateway listens on loopback only: address it as localhost");
         return false;

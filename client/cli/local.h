@@ -35,6 +35,7 @@ struct local {
     const char *page;
     char host[48]; /* of the first gateway, with its port */
     unsigned port;
+    bool tokens; /* auth.mode is token */
     const char *extra[8];
     size_t n_extra;
     struct process processes[LOCAL_PROCESSES_MAX];

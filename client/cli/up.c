@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,12 +34,16 @@ static void greet(const struct local *l)
     for (size_t i = 0; i < l->n_processes; i++)
         if (l->processes[i].listen[0] != '\0')
             printf("  http://%s/\n", l->processes[i].listen);
-    printf("Try:\n"
-           "  stoa tail upload:abc123\n"
+    printf("Try:\n");
+    if (l->tokens)
+        printf("  export STOA_TOKEN=$(stoa token new%s%s --prefix '' "
+               "--can subscribe,publish,send,call,manage)\n",
+               l->cli->config ? " --config " : "", l->cli->config ? l->cli->config : "");
+    printf("  stoa tail upload:abc123\n"
            "  stoa publish upload:abc123 '{\"type\":\"completed\",\"size\":1048576}'\n"
-           "  curl -N -H 'Accept: text/event-stream' "
+           "  curl -N -H 'Accept: text/event-stream' %s"
            "'http://%s:%u/events?key=upload:abc123&replay=all'\n",
-           l->host, l->port);
+           l->tokens ? "-H \"Authorization: Bearer $STOA_TOKEN\" " : "", l->host, l->port);
     fflush(stdout);
 }
 
@@ -126,6 +131,7 @@ static int settle(struct local *l, const char *listen)
         status = EXIT_USAGE;
     } else {
         status = EXIT_OK;
+        l->tokens = config.auth.mode && strcmp(config.auth.mode, "token") == 0;
         setenv("STOA_CLUSTER_NAME", config.cluster.name, 1);
         strbuf_printf(&text, "ipc://%s/run/router-0", l->data);
         setenv("STOA_ROUTER", strbuf_cstr(&text), 1);
