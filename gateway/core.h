@@ -19,6 +19,7 @@
 #include "common/bucket.h"
 #include "common/hash.h"
 #include "common/heap.h"
+#include "common/json.h"
 #include "common/limits.h"
 #include "common/list.h"
 #include "common/map.h"
@@ -169,6 +170,7 @@ struct start {
     uint64_t last;
     bool whole;           /* conflated events too, not just the newest of each value */
     bool presence;        /* it is to be told who is there */
+    bool overhears;       /* events that are for others too, as far as they are retained */
     struct identity *who; /* the token that came with it, borrowed; NULL: the session's */
 };
 
@@ -180,14 +182,16 @@ struct subscription {
     struct pull *pull; /* the page it waits for, or NULL */
     struct list in_pull;
     struct position pos; /* CATCHUP, LAGGING: what it has; LIVE: at least the room's, as flushed */
-    uint64_t last;       /* START_LAST: until the first page */
-    uint8_t state;       /* enum sub_state */
-    uint8_t start;       /* enum start_kind */
-    bool fresh;          /* nothing was told yet */
-    bool lagged;         /* a gap found now is its own fault */
-    bool astray;         /* holds what the room has lost, and was not told */
-    bool pinned;         /* START_LIVE, and `pos` is where it begins */
-    bool whole;          /* catches up by every event */
+    uint64_t last;       /* START_LAST: until the first page, the newest to look at */
+    uint64_t wanted; /* START_LAST: of them, as many as are to be given; 0: all that are for it */
+    uint8_t state;   /* enum sub_state */
+    uint8_t start;   /* enum start_kind */
+    bool fresh;      /* nothing was told yet */
+    bool lagged;     /* a gap found now is its own fault */
+    bool astray;     /* holds what the room has lost, and was not told */
+    bool pinned;     /* START_LIVE, and `pos` is where it begins */
+    bool whole;      /* catches up by every event */
+    bool overhears;  /* no filter keeps an event from it */
     struct member *member;     /* NULL: a key without a handler, or a reader */
     struct presence *presence; /* owned; NULL: did not ask for it */
     struct identity *identity; /* of a token of its own, one reference; NULL: the session's */
@@ -447,6 +451,10 @@ void packs_begin(struct packs *p, const struct room *room, uint64_t epoch,
 void packs_write(struct gateway *g, struct packs *p, const struct subscription *sub, size_t from,
                  size_t to);
 void packs_end(struct packs *p);
+/* Where in [0, to) the newest `most` events begin that are for the subscription; *count: how many
+ * there are. */
+size_t packs_newest(const struct packs *p, const struct subscription *sub, size_t to, uint64_t most,
+                    size_t *count);
 /* Takes an event into the room's queue; keeps a ref to the packet. */
 void fanout_push(struct gateway *g, struct room *room, const struct event_item *item,
                  struct buf *packet);
@@ -650,6 +658,13 @@ void publish_destroy(struct gateway *g, struct call *call);
 /* How long to wait before the next attempt: `wished_ms` as the refusal said, 0: longer each time.
  */
 uint64_t retry_delay_ms(struct gateway *g, uint32_t attempts, uint64_t wished_ms);
+
+/* ---- publish_filter.c: whom a publish is for ---- */
+/* Appends the filter that the query, or the members of a frame, ask for. NULL: fine, else the tag,
+ * with a message. */
+const char *filter_of_query(struct slice query, struct strbuf *out, const char **message);
+const char *filter_of_arrays(struct json_value tags, struct json_value to, struct json_value except,
+                             struct strbuf *out, const char **message);
 
 /* ---- call_route.c: what is asked of rooms with handlers ---- */
 struct call_order {

@@ -83,7 +83,18 @@ static bool is_for(const struct packs *p, const struct subscription *sub, const 
         return false;
     if (e->filter.size == 0 || STOA_MUTANT(RECIPIENTS_IGNORED))
         return true;
+    if (sub->overhears && !(e->flags & EVENT_TRANSIENT))
+        return true;
     return admits(sub, e->filter);
+}
+
+size_t packs_newest(const struct packs *p, const struct subscription *sub, size_t to, uint64_t most,
+                    size_t *count)
+{
+    size_t from = to;
+    for (*count = 0; from > 0 && *count < most; from--)
+        *count += is_for(p, sub, &p->events[from - 1]);
+    return from;
 }
 
 /* Where the next stretch of events for the subscription begins and ends. */

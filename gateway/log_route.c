@@ -1,9 +1,17 @@
 /* CORE. GET /log reads pages straight from the shard (mode ALL) until the limit, the head or
  * LOG_ANSWER_MAX_BYTES is reached; DELETE /log asks the shard to purge. While nobody serves the key
- * both wait a little (READ_TIMEOUT_MS), since a shard restarts within that. */
+ * both wait a little (READ_TIMEOUT_MS), since a shard restarts within that.
+ *
+ * A reader without the right `manage` gets the events that are for his token's id and tags. `limit`
+ * and `last` count those, and `more` says that one of them follows. The shard knows nothing of
+ * readers: when among the newest `last` events some were not for this one, ever longer ends of the
+ * log are looked through for the place from which on there are enough, and then it is read from
+ * there. */
 #include "common/json.h"
 #include "gateway/core.h"
 #include "proto/filter.h"
+
+#define SEEK_FACTOR 8 /* how much longer an end of the log is looked through each time */
 
 struct log_query {
     struct call call;
@@ -11,12 +19,18 @@ struct log_query {
     struct waiter waiter;
     struct slice key; /* points behind the struct */
     uint16_t slot;
+    struct identity *reader; /* whose events are read, one reference; NULL: everybody's */
+    bool filtered;           /* some were not for the reader */
     bool ndjson;
     bool tell_miss; /* the client named a position */
     bool missed;
     struct miss miss;
     struct position after, head;
     uint64_t last, limit, count;
+    uint64_t wanted;      /* `last` of the request, until the place to read from is known */
+    uint64_t *seqs;       /* seeking that: of the newest `wanted` for the reader, a ring; owned */
+    uint64_t window;      /* seeking: in the newest so many events */
+    uint64_t seen, found; /* of them, and those for the reader */
     int64_t deadline_ns;
     struct strbuf events;
 };
@@ -44,6 +58,8 @@ void log_destroy(struct gateway *g, struct call *call)
     timer_stop(g, &q->timer);
     call_end(g, call);
     strbuf_free(&q->events);
+    identity_unref(q->reader);
+    mem_free(q->seqs);
     mem_free(q);
 }
 
@@ -68,7 +84,8 @@ static void query_send(struct gateway *g, struct log_query *q)
     m.replay_req.epoch = q->after.epoch;
     m.replay_req.after = q->after.seq;
     m.replay_req.max_bytes = REPLAY_PAGE_MAX_BYTES;
-    m.replay_req.max_items = q->limit - q->count;
+    if (!q->filtered) /* one more tells whether there is more */
+        m.replay_req.max_items = q->limit - q->count + 1;
     m.replay_req.mode = REPLAY_ALL;
     m.replay_req.last = q->last;
     hub_send(g->hub, owner, &m);
@@ -115,18 +132,20 @@ static void query_answer(struct gateway *g, struct log_query *q, bool more)
     strbuf_free(&out);
 }
 
-/* What a handler sent to certain connections is not for who reads the log. */
-static bool is_for_readers(const struct event_item *item)
+static bool is_for_reader(struct log_query *q, const struct event_item *item)
 {
-    static const struct slice nobody;
-    return !(item->flags & EVENT_TRANSIENT) &&
-           (item->filter.size == 0 || filter_admits(item->filter, nobody, nobody, NULL, 0));
+    const struct identity *who = q->reader;
+    if (item->flags & EVENT_TRANSIENT)
+        return false;
+    if (item->filter.size == 0 || !who ||
+        filter_admits(item->filter, slice_of(NULL, 0), who->id, who->tags.at, who->tags.count))
+        return true;
+    q->filtered = true;
+    return false;
 }
 
 static void query_take(struct log_query *q, uint64_t epoch, const struct event_item *item)
 {
-    if (!is_for_readers(item))
-        return;
     struct event e = event_of(item);
     if (!q->ndjson && q->count > 0)
         strbuf_put_byte(&q->events, ',');
@@ -136,29 +155,83 @@ static void query_take(struct log_query *q, uint64_t epoch, const struct event_i
     q->count++;
 }
 
+static void seek_begin(struct gateway *g, struct log_query *q, uint64_t window)
+{
+    if (!q->seqs)
+        q->seqs = mem_alloc(q->wanted * sizeof *q->seqs);
+    q->window = q->last = window;
+    q->seen = q->found = 0;
+    query_send(g, q);
+}
+
+/* The place is known: reads from there. */
+static void seek_end(struct gateway *g, struct log_query *q, uint64_t epoch)
+{
+    uint64_t first = q->seqs[q->found > q->wanted ? q->found % q->wanted : 0];
+    mem_free(q->seqs);
+    q->seqs = NULL;
+    q->wanted = 0;
+    q->count = 0;
+    strbuf_reset(&q->events);
+    q->after = (struct position){epoch, first - 1};
+    query_send(g, q);
+}
+
+static void seek_on_page(struct gateway *g, struct log_query *q, const struct msg_replay *r,
+                         bool goes_on)
+{
+    for (size_t i = 0; i < r->items.count; i++) {
+        const struct event_item *item = &r->items.at[i];
+        q->seen += !(item->flags & EVENT_TRANSIENT);
+        if (is_for_reader(q, item))
+            q->seqs[q->found++ % q->wanted] = item->seq;
+    }
+    if (goes_on) {
+        query_send(g, q);
+    } else if (q->found < q->wanted && q->seen >= q->window) {
+        seek_begin(g, q, SEEK_FACTOR * q->window);
+    } else if (q->found > 0) {
+        seek_end(g, q, r->room_epoch);
+    } else {
+        strbuf_reset(&q->events);
+        query_answer(g, q, false);
+        log_destroy(g, &q->call);
+    }
+}
+
 void log_on_replay(struct gateway *g, struct call *call, const struct message *m)
 {
     struct log_query *q = query_of(call);
     const struct msg_replay *r = &m->replay;
+    bool moved = !position_equal(q->after, (struct position){r->room_epoch, r->after});
+    bool goes_on = moved && !r->eof, over = false;
     struct miss miss;
     if (!q->missed && q->tell_miss && replay_miss(m, q->after, &miss)) {
         q->missed = true;
         q->miss = miss;
     }
-    size_t i = 0;
-    for (; i < r->items.count && q->count < q->limit; i++)
-        query_take(q, r->room_epoch, &r->items.at[i]);
-    bool moved = !position_equal(q->after, (struct position){r->room_epoch, r->after});
-    bool more = !r->eof || i < r->items.count;
     q->head = (struct position){r->room_epoch, r->head};
     q->after = (struct position){r->room_epoch, r->after};
     q->last = 0;
-    if (more && moved && q->count < q->limit && q->events.size < LOG_ANSWER_MAX_BYTES) {
-        query_send(g, q);
+    if (q->seqs) {
+        seek_on_page(g, q, r, goes_on);
         return;
     }
-    query_answer(g, q, more);
-    log_destroy(g, call);
+    for (size_t i = 0; i < r->items.count && !over; i++) {
+        if (!is_for_reader(q, &r->items.at[i]))
+            continue;
+        over = q->count == q->limit;
+        if (!over)
+            query_take(q, r->room_epoch, &r->items.at[i]);
+    }
+    if (q->wanted > 0 && q->filtered) {
+        seek_begin(g, q, SEEK_FACTOR * q->wanted);
+    } else if (goes_on && !over && q->events.size < LOG_ANSWER_MAX_BYTES) {
+        query_send(g, q);
+    } else {
+        query_answer(g, q, over || !r->eof);
+        log_destroy(g, call);
+    }
 }
 
 void log_on_nack(struct gateway *g, struct call *call, const struct message *m)
@@ -197,6 +270,7 @@ static bool query_read(struct exchange *x, struct log_query *q)
         exchange_error(x, "BadRequest", "give after or last, not both");
         return false;
     }
+    q->wanted = q->last;
     if (q->last > 0)
         q->limit = q->last;
     q->ndjson =
@@ -214,6 +288,8 @@ void route_log(struct exchange *x)
         mem_free(q);
         return;
     }
+    if (!identity_may(x->who, RIGHT_MANAGE, q->key))
+        q->reader = identity_ref(x->who);
     q->slot = slot_of(q->key, g->options.slot_seed);
     q->deadline_ns = g->now.mono_ns + READ_TIMEOUT_MS * NS_PER_MS;
     q->timer.fire = query_fire;

@@ -38,18 +38,6 @@ static const char *batch_read(struct slice body, struct slice parts[BATCH_MAX_EV
     return *count == 0 ? "BadRequest" : NULL;
 }
 
-/* Filters decide who may see an event: better refused than silently given to all. */
-static bool has_filter(const struct http_request *request)
-{
-    static const char *const names[] = {"tags", "to", "targets", "except", "exclude"};
-    struct strbuf value = {0};
-    bool found = false;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        found |= http_query_get(request->query, names[i], &value) != ERR_NOT_FOUND;
-    strbuf_free(&value);
-    return found;
-}
-
 /* Headers into the order; NULL: fine. */
 static const char *headers_read(struct exchange *x, struct publish_order *order,
                                 const char **message)
@@ -58,10 +46,6 @@ static const char *headers_read(struct exchange *x, struct publish_order *order,
     struct slice idempotency_key = http_header_get(request, "Idempotency-Key");
     struct slice ephemeral = http_header_get(request, "Stoa-Ephemeral");
     order->conflate = http_header_get(request, "Stoa-Conflate");
-    if (has_filter(request)) {
-        *message = "filters (tags, to, except) come later; publish without them";
-        return "BadRequest";
-    }
     static const char *const once[] = {"Idempotency-Key", "Stoa-Ephemeral", "Stoa-Conflate",
                                        "Stoa-Format"};
     for (size_t i = 0; i < sizeof once / sizeof *once; i++)
@@ -113,11 +97,15 @@ void route_publish(struct exchange *x)
     struct slice parts[BATCH_MAX_EVENTS];
     struct slice body = x->request->body;
     struct publish_order order = {.parts = &body, .n_parts = 1};
+    struct strbuf filter = {0};
     const char *message = "";
     if (!exchange_key(x, RIGHT_PUBLISH))
         return;
     order.key = strbuf_slice(&x->key);
     const char *tag = headers_read(x, &order, &message);
+    if (!tag)
+        tag = filter_of_query(x->request->query, &filter, &message);
+    order.filter = strbuf_slice(&filter);
     if (!tag && is_ndjson(x->request)) {
         order.batch = true;
         order.parts = parts;
@@ -133,4 +121,5 @@ void route_publish(struct exchange *x)
         tag = publish_begin(x->g, x->client, exchange_cors(x), &order, &message);
     if (tag)
         exchange_error(x, tag, message);
+    strbuf_free(&filter);
 }

@@ -134,9 +134,8 @@ static bool name_matches(struct slice raw, const char *name)
     return same;
 }
 
-int http_query_get(struct slice query, const char *name, struct strbuf *out)
+int http_query_raw(struct slice query, const char *name, struct slice *out)
 {
-    struct slice found = slice_of(NULL, 0);
     bool seen = false;
     size_t at = 0;
     while (at < query.size) {
@@ -149,10 +148,17 @@ int http_query_get(struct slice query, const char *name, struct strbuf *out)
             if (seen)
                 return ERR_INVALID;
             seen = true;
-            found = equals ? slice_of(equals + 1, pair.size - name_size - 1)
-                           : slice_of(pair.data + pair.size, 0);
+            *out = equals ? slice_of(equals + 1, pair.size - name_size - 1)
+                          : slice_of(pair.data + pair.size, 0);
         }
         at = end + 1;
     }
-    return seen ? http_decode(found, true, out) : ERR_NOT_FOUND;
+    return seen ? ERR_OK : ERR_NOT_FOUND;
+}
+
+int http_query_get(struct slice query, const char *name, struct strbuf *out)
+{
+    struct slice raw;
+    TRY(http_query_raw(query, name, &raw));
+    return http_decode(raw, true, out);
 }

@@ -59,6 +59,8 @@ bool http_may_be_json(const struct http_request *request);
 /* Percent-decodes once ('+' stays '+' in a path, is a space in a query). ERR_INVALID: broken
  * escape, NUL. */
 MUST_USE int http_decode(struct slice raw, bool query, struct strbuf *out);
+/* A query parameter as it stands there. ERR_NOT_FOUND, ERR_INVALID (it occurs twice). */
+MUST_USE int http_query_raw(struct slice query, const char *name, struct slice *out);
 /* A query parameter, decoded into `out`. ERR_NOT_FOUND, ERR_INVALID (also when it occurs twice). */
 MUST_USE int http_query_get(struct slice query, const char *name, struct strbuf *out);
 

@@ -94,6 +94,18 @@ static bool replay_read(struct slice text, struct start *start)
     return true;
 }
 
+/* Of an event stream, `filter=none`: events that are for others too, for who may manage the key;
+ * anybody else has his own all the same. */
+static bool filter_read(struct exchange *x, struct start *start)
+{
+    struct strbuf filter = {0};
+    int found = http_query_get(x->request->query, "filter", &filter);
+    bool none = found == ERR_OK && slice_is(strbuf_slice(&filter), "none");
+    start->overhears = none && identity_may(x->who, RIGHT_MANAGE, strbuf_slice(&x->key));
+    strbuf_free(&filter);
+    return none || found == ERR_NOT_FOUND;
+}
+
 bool start_from_request(struct exchange *x, bool stream, struct start *start)
 {
     struct strbuf after = {0};
@@ -110,6 +122,8 @@ bool start_from_request(struct exchange *x, bool stream, struct start *start)
             tag = "BadRequest";
     }
     strbuf_free(&conflate);
+    if (stream && !filter_read(x, start))
+        tag = "BadRequest";
     if (has_replay == ERR_INVALID ||
         (has_replay == ERR_OK && !replay_read(strbuf_slice(&replay), start)))
         tag = "BadRequest";
@@ -130,7 +144,8 @@ bool start_from_request(struct exchange *x, bool stream, struct start *start)
         exchange_error(x, tag,
                        *tag == 'B' && tag[3] == 'I'
                            ? "after, Last-Event-ID: an id as it was received, or 0 for everything"
-                           : "replay: all, none or a number of events; conflate: none");
+                           : "replay: all, none or a number of events; conflate: none; filter: "
+                             "none");
     return tag == NULL;
 }
 

@@ -421,13 +421,13 @@ static void on_unsub(struct gateway *g, struct session *s, struct slice key)
 /* Optional members of a publish; NULL: fine. */
 static const char *order_read(struct gateway *g, const struct frame *f, struct publish_order *order,
                               struct strbuf *idempotency_key, struct strbuf *conflate,
-                              const char **message)
+                              struct strbuf *filter, const char **message)
 {
+    const char *tag =
+        filter_of_arrays(f->of[M_TAGS], f->of[M_TO], f->of[M_EXCEPT], filter, message);
+    if (tag)
+        return tag;
     *message = "idempotencyKey and conflate: strings; ephemeral: true or false";
-    if (has(f, M_TAGS) || has(f, M_TO) || has(f, M_EXCEPT)) {
-        *message = "filters (tags, to, except) come later; publish without them";
-        return "BadRequest";
-    }
     if (!has(f, M_DATA)) {
         *message = "a publish needs data";
         return "BadRequest";
@@ -445,6 +445,7 @@ static const char *order_read(struct gateway *g, const struct frame *f, struct p
         return "BadRequest";
     order->ephemeral = ephemeral == JSON_TRUE;
     order->conflate = strbuf_slice(conflate);
+    order->filter = strbuf_slice(filter);
     publish_id(g, order, strbuf_slice(idempotency_key));
     return NULL;
 }
@@ -471,6 +472,7 @@ static void on_pub(struct gateway *g, struct session *s, const struct frame *f, 
     const char *tag = NULL;
     struct strbuf idempotency_key = {0};
     struct strbuf conflate = {0};
+    struct strbuf filter = {0};
     struct slice data = f->of[M_DATA].raw;
     struct publish_order order = {
         .key = key, .parts = &data, .n_parts = 1, .ref = f->of[M_REF].raw, .by_session = true};
@@ -488,7 +490,7 @@ static void on_pub(struct gateway *g, struct session *s, const struct frame *f, 
         over_rate(g, s, order.ref, key);
         s->pubs--;
     } else {
-        tag = order_read(g, f, &order, &idempotency_key, &conflate, &message);
+        tag = order_read(g, f, &order, &idempotency_key, &conflate, &filter, &message);
         if (!tag)
             tag = publish_check(g, &order, &message);
         if (!tag)
@@ -498,6 +500,7 @@ static void on_pub(struct gateway *g, struct session *s, const struct frame *f, 
         v1_publish_done(g, s, order.ref, slice_of(NULL, 0), tag, message);
     strbuf_free(&idempotency_key);
     strbuf_free(&conflate);
+    strbuf_free(&filter);
 }
 
 /* Sends a call on its way; NULL: it will be answered. */

@@ -18,6 +18,8 @@
 
 #include "common/mutant.h"
 
+#define LOOK_FACTOR 4
+
 struct subscription *subscription_open(struct gateway *g, struct session *s, struct slice key,
                                        const struct start *start, struct strbuf *request)
 {
@@ -28,9 +30,10 @@ struct subscription *subscription_open(struct gateway *g, struct session *s, str
     sub->room = room;
     sub->session = s;
     sub->pos = start->after;
-    sub->last = start->last;
+    sub->last = sub->wanted = start->last;
     sub->start = (uint8_t)start->kind;
     sub->whole = start->whole;
+    sub->overhears = start->overhears;
     sub->state = SUBS_WAITING;
     sub->fresh = true;
     list_init(&sub->in_pull);
@@ -244,6 +247,30 @@ static size_t events_up_to(const struct packs *packs, uint64_t seq)
     return count;
 }
 
+/* Of the newest events some may be for others: then more of them are asked for, as long as one page
+ * holds them. True: a page that has enough is on its way. Else *from is where to begin. */
+static bool look_further(struct gateway *g, struct subscription *sub, const struct message *m,
+                         const struct packs *packs, size_t to, size_t *from)
+{
+    size_t count;
+    if (sub->last == 0 || sub->wanted == 0 || !packs->picky)
+        return false;
+    if (!m->replay.eof) { /* more than a page: what the page before had */
+        bool longer = sub->last > sub->wanted;
+        sub->wanted = 0;
+        sub->last = longer ? sub->last / LOOK_FACTOR : sub->last;
+        if (longer)
+            subscription_feed(g, sub);
+        return longer;
+    }
+    *from = packs_newest(packs, sub, to, sub->wanted, &count);
+    if (count == sub->wanted || m->replay.items.count < sub->last)
+        return false;
+    sub->last *= LOOK_FACTOR;
+    subscription_feed(g, sub);
+    return true;
+}
+
 void subscription_page(struct gateway *g, struct subscription *sub, const struct message *m,
                        struct packs *packs)
 {
@@ -253,13 +280,13 @@ void subscription_page(struct gateway *g, struct subscription *sub, const struct
     sub->pull = NULL;
     if (sub->state != SUBS_CATCHUP)
         return;
-    if (!page_begin(g, sub, m))
+    size_t from = 0, to = events_up_to(packs, end);
+    if (look_further(g, sub, m, packs, to, &from) || !page_begin(g, sub, m))
         return;
     sub->last = 0;
     sub->astray = false;
-    size_t count = events_up_to(packs, end);
-    if (count > 0)
-        packs_write(g, packs, sub, 0, count);
+    if (from < to)
+        packs_write(g, packs, sub, from, to);
     sub->pos = (struct position){m->replay.room_epoch, end};
     presence_reach(g, sub);
     bool moved = was_fresh || !position_equal(before, sub->pos);

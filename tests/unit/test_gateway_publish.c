@@ -96,9 +96,6 @@ START_TEST(test_options_of_a_publish)
     memset(header + strlen(header), 'x', 65);
     ask(5, "POST /publish?key=k", header, "1");
     ASSERT_ERROR(&clients[5], 400, "BadRequest");
-    ask(6, "POST /publish?key=k&tags=a", NULL, "1");
-    ASSERT_ERROR(&clients[6], 400, "BadRequest");
-    ck_assert_ptr_nonnull(strstr(clients[6].body, "filters (tags, to, except) come later"));
     ask(7, "POST /publish?key=k", "Stoa-Ephemeral: yes", "1");
     ASSERT_ERROR(&clients[7], 400, "BadRequest");
 }

@@ -124,7 +124,7 @@ START_TEST(test_publish_refused)
     } table[] = {
         {"{\"pub\":\"k\",\"ref\":1}", "{\"ref\":1,\"error\":{\"tag\":\"BadRequest\""},
         {"{\"pub\":\"\",\"data\":1,\"ref\":1}", "{\"ref\":1,\"error\":{\"tag\":\"BadKey\""},
-        {"{\"pub\":\"k\",\"data\":1,\"tags\":[\"a\"]}",
+        {"{\"pub\":\"k\",\"data\":1,\"tags\":\"a\"}",
          "{\"ref\":null,\"error\":{\"tag\":\"BadRequest\""},
         {"{\"pub\":\"k\",\"data\":1,\"ref\":2,\"idempotencyKey\":5}", "{\"ref\":2,\"error\":"},
         {"{\"pub\":\"k\",\"data\":1,\"ref\":2,\"idempotencyKey\":\"\"}", "{\"ref\":2,\"error\":"},
