@@ -28,7 +28,7 @@
 #define PAYLOAD_MAX_BYTES 60000
 
 struct options {
-    const char *url, *pub, *pub_command, *body, *pub_init, *ready, *room_format;
+    const char *url, *pub, *pub_command, *body, *pub_init, *ready, *room_format, *tokens;
     const char *inits[INITS_MAX];
     uint32_t n_inits, conns, rooms, size, pub_conns, pipeline, connecting, replay;
     int64_t count, window; /* count -1: as long as the duration */
@@ -77,6 +77,7 @@ enum piece_kind {
     PIECE_TEXT,
     PIECE_ROOM,
     PIECE_INDEX,
+    PIECE_TOKEN,
     PIECE_NUMBER,
     PIECE_PAYLOAD,
     PIECE_ESCAPED,
@@ -95,7 +96,7 @@ struct template
 struct fill {
     struct slice room;
     uint64_t index, number;
-    struct slice payload;
+    struct slice payload, token;
 };
 
 /* ---- links ---- */
@@ -158,6 +159,8 @@ struct load {
     struct target sub, pub;
     struct template ready, inits[INITS_MAX], body, pub_init;
     struct room *rooms;
+    struct slice *tokens; /* lines of --tokens */
+    size_t n_tokens;
     struct subscriber *subscribers;
     struct publisher *publishers;
     int poll;

@@ -12,11 +12,14 @@
 #include <unistd.h>
 
 #include "common/mem.h"
+#include "common/shell/process.h"
 #include "load.h"
+
+#define TOKENS_MAX_BYTES (1u << 26)
 
 static const char usage[] =
     "wsload --url ws://127.0.0.1:PORT/path/{room} [options]: one line of JSON\n"
-    "Subscribers: --conns N --rooms R --room-fmt r%06d\n"
+    "Subscribers: --conns N --rooms R --room-fmt r%06d --tokens FILE (a line for each {token})\n"
     "  --init TEXT (repeatable; sent after the upgrade; \\r \\n \\t \\xNN) --init-bin\n"
     "  --ready TEXT (a connection is open once a message has it)\n"
     "  --stream (payloads may be packed, or split over frames)\n"
@@ -63,6 +66,7 @@ static const struct option_place places[] = {
     {"conns", WHOLE, AT(conns)},
     {"rooms", WHOLE, AT(rooms)},
     {"room-fmt", TEXT, AT(room_format)},
+    {"tokens", TEXT, AT(tokens)},
     {"init", INIT, 0},
     {"init-bin", FLAG, AT(init_binary)},
     {"ready", TEXT, AT(ready)},
@@ -215,6 +219,23 @@ static void targets_read(struct load *l)
     template_compile(&l->body, o->body, true);
 }
 
+static void tokens_read(struct load *l, const char *path)
+{
+    size_t size, capacity = 0;
+    char *text = process_read_file(path, TOKENS_MAX_BYTES, &size), *rest = text;
+    if (!text)
+        fail("--tokens %s: %s", path, strerror(errno));
+    for (char *line; (line = strsep(&rest, "\n")) != NULL;) {
+        if (*line == '\0')
+            continue;
+        if (l->n_tokens == capacity) {
+            capacity = capacity ? 2 * capacity : 1024;
+            l->tokens = (struct slice *)mem_realloc(l->tokens, capacity * sizeof *l->tokens);
+        }
+        l->tokens[l->n_tokens++] = slice_text(line);
+    }
+}
+
 static void load_begin(struct load *l, int argc, char **argv)
 {
     struct options *o = &l->options;
@@ -235,6 +256,8 @@ static void load_begin(struct load *l, int argc, char **argv)
     if (l->poll < 0)
         fail("epoll: %s", strerror(errno));
     targets_read(l);
+    if (o->tokens)
+        tokens_read(l, o->tokens);
 }
 
 /* ---- a run ---- */

@@ -1,5 +1,6 @@
 /* SHELL. Texts with places to be filled in: {room}, {i} (a connection's or room's index), {n} (the
- * sequence), {payload}, {payload_esc} (inside a JSON string), {len}. */
+ * sequence), {token} (a line of --tokens, by the room's index), {payload}, {payload_esc} (inside a
+ * JSON string), {len}. */
 #include <stdlib.h>
 
 #include "common/mem.h"
@@ -40,11 +41,9 @@ void template_compile(struct template *t, const char *text, bool escapes)
     static const struct {
         const char *name;
         enum piece_kind kind;
-    } places[] = {{"{room}", PIECE_ROOM},
-                  {"{i}", PIECE_INDEX},
-                  {"{n}", PIECE_NUMBER},
-                  {"{payload}", PIECE_PAYLOAD},
-                  {"{payload_esc}", PIECE_ESCAPED},
+    } places[] = {{"{room}", PIECE_ROOM},       {"{i}", PIECE_INDEX},
+                  {"{token}", PIECE_TOKEN},     {"{n}", PIECE_NUMBER},
+                  {"{payload}", PIECE_PAYLOAD}, {"{payload_esc}", PIECE_ESCAPED},
                   {"{len}", PIECE_SIZE}};
     const size_t n = sizeof places / sizeof *places;
     struct strbuf literal = {0};
@@ -89,6 +88,9 @@ void template_put(struct strbuf *out, const struct template *t, const struct fil
         case PIECE_INDEX:
             strbuf_put_u64(out, fill->index);
             break;
+        case PIECE_TOKEN:
+            strbuf_put_slice(out, fill->token);
+            break;
         case PIECE_NUMBER:
             strbuf_put_u64(out, fill->number);
             break;
@@ -108,5 +110,8 @@ void template_put(struct strbuf *out, const struct template *t, const struct fil
 struct fill fill_of(const struct load *l, uint32_t room, uint64_t number)
 {
     const struct room *r = &l->rooms[room];
-    return (struct fill){.room = slice_of(r->name, r->name_size), .index = room, .number = number};
+    struct fill fill = {.room = slice_of(r->name, r->name_size), .index = room, .number = number};
+    if (l->n_tokens > 0)
+        fill.token = l->tokens[room % l->n_tokens];
+    return fill;
 }
