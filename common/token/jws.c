@@ -27,6 +27,7 @@ bool json_members_distinct(struct slice object)
     size_t end[JWS_MEMBERS_MAX + 1] = {0}, count = 0;
     struct json_iter it = json_members(object);
     bool distinct = true;
+    strbuf_reserve(&text, object.size); /* a name may be empty, and a slice of it is none then */
     while (distinct && json_next(&it)) {
         struct json_value name = {JSON_STRING, slice_of(it.name.data - 1, it.name.size + 2)};
         distinct = count < JWS_MEMBERS_MAX && json_unescape(name, &text);
@@ -102,12 +103,14 @@ const char *jws_read(struct slice token, size_t most_bytes, struct jws *out)
 {
     if (token.size > most_bytes)
         return "it is too long";
+    if (token.size == 0 || token.data[token.size - 1] == '.')
+        return not_compact;
     struct slice rest = token, parts[3];
     struct strbuf header = {0};
     *out = (struct jws){.token = token};
     for (size_t i = 0; i < 3; i++)
         parts[i] = part_take(&rest);
-    if (rest.size > 0 || token.size == 0 || token.data[token.size - 1] == '.')
+    if (rest.size > 0)
         return not_compact;
     strbuf_reserve(&out->text_, token.size + 8); /* payload and kid: less than the token */
     const char *wrong = not_compact;

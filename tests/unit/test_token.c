@@ -112,6 +112,7 @@ START_TEST(claims_accepted)
         "{\"exp\":1700604860,\"iat\":1700000060,\"key\":\"a\"}", /* a clock a minute ahead */
         "{\"exp\":1700000001,\"iat\":1699395201,\"key\":\"a\"}",
         " {" EXP ",\"key\":\"a\"}\n",
+        "{\"\":1," EXP ",\"key\":\"a\"}",
     };
     struct token_checker *checker = plain_checker();
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
