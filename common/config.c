@@ -433,6 +433,18 @@ const char *config_entry_origin(const struct config *c, const char *path, const 
     return "configuration";
 }
 
+/* Path and key fit together; of the orpc dialect {chn} is in the token. */
+static bool route_fits(const struct config_route *r, struct strbuf *why)
+{
+    static const char channel[] = "{chn}";
+    char *key = mem_strdup(r->key), *at;
+    while (strcmp(r->dialect, "orpc") == 0 && (at = strstr(key, channel)) != NULL)
+        memmove(at, at + strlen(channel), strlen(at + strlen(channel)) + 1);
+    bool fits = template_check(r->path, key, why);
+    mem_free(key);
+    return fits;
+}
+
 static void check_route(const struct config *c, size_t place, struct strbuf *why)
 {
     static const char *const fields[] = {"path",        "key",   "replay", "dialect",
@@ -444,7 +456,7 @@ static void check_route(const struct config *c, size_t place, struct strbuf *why
     const char *where = config_entry_origin(c, path, fields, sizeof fields / sizeof *fields);
     if (!r->path || r->path[0] != '/' || !r->key)
         config_problem(why, where, path, "needs a path that begins with '/' and a key");
-    else if (!template_check(r->path, r->key, &reason))
+    else if (!route_fits(r, &reason))
         config_problem(why, where, path, "%s", strbuf_cstr(&reason));
     if (!replay_ok(r->replay))
         config_problem(why, where, path, "replay is \"%s\"; it can be all, none or a number",

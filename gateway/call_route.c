@@ -129,7 +129,7 @@ static void room_call_fail_with(struct gateway *g, struct room_call *c, const st
     if (!c->by_session)
         strbuf_put_byte(&out, '}');
     if (s)
-        v1_call_done(g, s, c->ref, slice_of(NULL, 0), strbuf_slice(&out));
+        s->dialect->call_done(g, s, c->ref, slice_of(NULL, 0), strbuf_slice(&out));
     else if (c->waiter.waiting)
         answer(g, c->client, c->waiter.cors ? c->waiter.cors : "", status, "application/json",
                strbuf_slice(&out), status == 503 || status == 429 ? "Retry-After: 1\r\n" : "");
@@ -147,7 +147,7 @@ static void room_call_fail(struct gateway *g, struct room_call *c, const char *t
     if (s) {
         refused_note(g, tag, message);
         error_put(&out, tag, message, true);
-        v1_call_done(g, s, c->ref, slice_of(NULL, 0), strbuf_slice(&out));
+        s->dialect->call_done(g, s, c->ref, slice_of(NULL, 0), strbuf_slice(&out));
     } else {
         waiter_error(g, &c->waiter, tag, message);
     }
@@ -284,7 +284,7 @@ static void room_call_item(struct gateway *g, struct room_call *c, struct slice 
         item = slice_text("null");
     if (c->by_session) {
         if (s)
-            v1_call_item(g, s, c->ref, item);
+            s->dialect->call_item(g, s, c->ref, item);
         return;
     }
     if (c->items.size > 0)
@@ -318,7 +318,7 @@ static void room_call_done(struct gateway *g, struct room_call *c, const struct 
     struct strbuf out = {0};
     value_put(&out, c, r);
     if (s)
-        v1_call_done(g, s, c->ref, strbuf_slice(&out), slice_of(NULL, 0));
+        s->dialect->call_done(g, s, c->ref, strbuf_slice(&out), slice_of(NULL, 0));
     else if (c->waiter.waiting)
         answer(g, c->client, c->waiter.cors ? c->waiter.cors : "", 200, "application/json",
                strbuf_slice(&out), r->dup && c->idempotent ? "Stoa-Duplicate: 1\r\n" : "");

@@ -27,6 +27,7 @@
 #include "common/rng.h"
 #include "common/token/identity.h"
 #include "common/token/token.h"
+#include "gateway/fanout.h"
 #include "gateway/gateway.h"
 #include "gateway/token_cache.h"
 #include "proto/slots.h"
@@ -85,31 +86,11 @@ struct waiter {
     char *cors;   /* owned header lines, or NULL */
 };
 
-/* ---- events on their way out ---- */
-struct event {
-    uint64_t seq;
-    int64_t ts;
-    uint32_t flags;
-    struct slice payload; /* what most dialects send; of a typed one its value */
-    struct slice typed;   /* the whole typed payload (proto/typed.h); data NULL: it is plain */
-    struct slice filter;  /* whom it is for (proto/filter.h); empty: everybody */
-    struct buf *packet;   /* one reference, while in a room's queue; NULL in a page */
-};
-
-struct miss {
-    struct position from, to;
-    enum miss_reason reason;
-};
-
 /* ---- dialects ---- */
-enum { DIALECT_RAW, DIALECT_V1, DIALECT_SSE, DIALECT_UPLOADISTA, DIALECT_COUNT };
-
-struct pack_source {
-    uint64_t epoch;
-    struct slice quoted_key; /* JSON string */
-};
+enum { DIALECT_RAW, DIALECT_V1, DIALECT_SSE, DIALECT_UPLOADISTA, DIALECT_ORPC, DIALECT_COUNT };
 
 struct subscription;
+struct refusal;
 
 struct dialect {
     unsigned index;
@@ -124,6 +105,14 @@ struct dialect {
     void (*end)(struct gateway *g, struct subscription *sub, unsigned code, struct slice reason);
     void (*frame)(struct gateway *g, struct session *s, struct slice payload, bool text);
     bool own_tokens; /* they are signed by keys of its own, not by auth.keys */
+    /* The room has refused a subscription of an open session: ends it. Of dialects that subscribe
+     * by frames. */
+    void (*refused)(struct gateway *g, struct subscription *sub, const struct refusal *r);
+    /* What a call of the session brought, and items before it: one of `ok` and `error`, each JSON.
+     * Of dialects that call. */
+    void (*call_done)(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
+                      struct slice error);
+    void (*call_item)(struct gateway *g, struct session *s, struct slice ref, struct slice item);
     /* Whom it speaks to is not let in any longer: ends the session. `reason`: "Token expired". */
     void (*expired)(struct gateway *g, struct session *s, const char *tag, const char *reason);
     /* Of a reader within the gateway: takes events instead of having them written. Else NULL. */
@@ -132,7 +121,7 @@ struct dialect {
     /* The upgrade went out. NULL: nothing is said before the first word about a key. */
     void (*begun)(struct gateway *g, struct session *s);
 };
-extern const struct dialect dialect_raw, dialect_v1, dialect_sse, dialect_uploadista;
+extern const struct dialect dialect_raw, dialect_v1, dialect_sse, dialect_uploadista, dialect_orpc;
 
 /* ---- sessions and subscriptions ---- */
 struct session {
@@ -156,11 +145,14 @@ struct session {
     struct hold *hold;         /* its request is not answered yet; NULL: it is (hold.c) */
     struct identity *identity; /* who opened it, one reference; NULL: nobody is asked */
     struct timer expiry;       /* of the identity (identity.c) */
-    struct visitor *visitor; /* stoa.v1: who asked for the socket, for rooms with handlers; owned */
-    struct viewer *viewer;   /* uploadista: whom it was opened for; owned */
-    char *farewell;          /* reason of the peer's Close frame; owned, NULL: none has come */
-    uint16_t n_full;         /* members that take no more inputs: it is not read */
-    struct rates *rates;     /* what it said lately, by key; owned, NULL: nothing (rate.c) */
+    struct form *form;         /* how its events are framed; NULL: as all of its dialect */
+    struct orpc *orpc;         /* its stream and calls; owned, NULL: of another dialect */
+    struct visitor
+        *visitor; /* stoa.v1, orpc: who asked for the socket, for rooms with handlers; owned */
+    struct viewer *viewer; /* uploadista: whom it was opened for; owned */
+    char *farewell;        /* reason of the peer's Close frame; owned, NULL: none has come */
+    uint16_t n_full;       /* members that take no more inputs: it is not read */
+    struct rates *rates;   /* what it said lately, by key; owned, NULL: nothing (rate.c) */
 };
 
 enum start_kind { START_LIVE, START_AFTER, START_ALL, START_LAST };
@@ -172,6 +164,8 @@ struct start {
     bool presence;        /* it is to be told who is there */
     bool overhears;       /* events that are for others too, as far as they are retained */
     struct identity *who; /* the token that came with it, borrowed; NULL: the session's */
+    bool bare;            /* START_AFTER: `after` is of whatever history there is */
+    int64_t since_ms;     /* START_ALL: what is older is not wanted */
 };
 
 enum sub_state { SUBS_WAITING, SUBS_CATCHUP, SUBS_LIVE, SUBS_LAGGING };
@@ -183,15 +177,17 @@ struct subscription {
     struct list in_pull;
     struct position pos; /* CATCHUP, LAGGING: what it has; LIVE: at least the room's, as flushed */
     uint64_t last;       /* START_LAST: until the first page, the newest to look at */
-    uint64_t wanted; /* START_LAST: of them, as many as are to be given; 0: all that are for it */
-    uint8_t state;   /* enum sub_state */
-    uint8_t start;   /* enum start_kind */
-    bool fresh;      /* nothing was told yet */
-    bool lagged;     /* a gap found now is its own fault */
-    bool astray;     /* holds what the room has lost, and was not told */
-    bool pinned;     /* START_LIVE, and `pos` is where it begins */
-    bool whole;      /* catches up by every event */
-    bool overhears;  /* no filter keeps an event from it */
+    uint64_t wanted;  /* START_LAST: of them, as many as are to be given; 0: all that are for it */
+    uint8_t state;    /* enum sub_state */
+    uint8_t start;    /* enum start_kind */
+    bool fresh;       /* nothing was told yet */
+    bool lagged;      /* a gap found now is its own fault */
+    bool astray;      /* holds what the room has lost, and was not told */
+    bool pinned;      /* START_LIVE, and `pos` is where it begins */
+    bool whole;       /* catches up by every event */
+    bool overhears;   /* no filter keeps an event from it */
+    bool bare;        /* START_AFTER: the epoch of `pos` is not known yet */
+    int64_t since_ms; /* of the log, what is older is not for it */
     struct member *member;     /* NULL: a key without a handler, or a reader */
     struct presence *presence; /* owned; NULL: did not ask for it */
     struct identity *identity; /* of a token of its own, one reference; NULL: the session's */
@@ -356,9 +352,9 @@ struct gateway {
     int64_t drain_step_ns;
     struct strbuf scratch, control, quoted; /* reused buffers: packs, control frames, keys */
     struct strbuf picked;                   /* of a pack: what is for one connection */
-    size_t *offsets[DIALECT_COUNT];         /* of the packs at hand */
-    size_t offsets_capacity[DIALECT_COUNT];
-    struct event *page; /* events of the page at hand */
+    struct pack packs[DIALECT_COUNT];       /* at hand: of dialects without forms, */
+    struct pack forms[FORMS_MAX];           /* and of forms, where their hash says */
+    struct event *page;                     /* events of the page at hand */
     size_t page_capacity;
     struct event *spare_events; /* one room's queue, kept for the next */
     uint32_t spare_capacity;
@@ -434,33 +430,6 @@ void miss_put(struct strbuf *out, const struct miss *miss); /* JSON {"from","to"
 struct event event_of(const struct event_item *item);       /* points into the item's packet */
 void event_json_put(struct strbuf *out, uint64_t epoch, const struct event *e,
                     struct slice conflate); /* for GET /log */
-
-/* ---- fanout.c ---- */
-struct packs {
-    const struct event *events;
-    size_t count;
-    struct pack_source source;
-    struct slice key;
-    bool picky;                    /* some are not for everybody */
-    bool live;                     /* as they happen, not from the log */
-    struct buf *of[DIALECT_COUNT]; /* built when first asked for */
-};
-void packs_begin(struct packs *p, const struct room *room, uint64_t epoch,
-                 const struct event *events, size_t count);
-/* Writes the events [from, to) that are for the subscription to its session. */
-void packs_write(struct gateway *g, struct packs *p, const struct subscription *sub, size_t from,
-                 size_t to);
-void packs_end(struct packs *p);
-/* Where in [0, to) the newest `most` events begin that are for the subscription; *count: how many
- * there are. */
-size_t packs_newest(const struct packs *p, const struct subscription *sub, size_t to, uint64_t most,
-                    size_t *count);
-/* Takes an event into the room's queue; keeps a ref to the packet. */
-void fanout_push(struct gateway *g, struct room *room, const struct event_item *item,
-                 struct buf *packet);
-/* Writes the room's queue to its live subscribers. */
-void fanout_flush(struct gateway *g, struct room *room);
-void fanout_discard(struct gateway *g, struct room *room);
 
 /* ---- room.c ---- */
 /* The room of a key, made if need be. NULL: KEYS_PER_GATEWAY_MAX. */
@@ -542,6 +511,7 @@ void session_drained(struct gateway *g, struct session *s);
 void session_init(struct gateway *g);
 void stream_begin(struct gateway *g, struct session *s); /* first words of an event stream */
 void session_drain(struct gateway *g, int64_t spread_ms);
+void orpc_free(struct session *s); /* session_orpc.c; of any session */
 void session_id_put(struct strbuf *out, const struct gateway *g, const struct session *s);
 
 /* ---- hold.c ---- */
@@ -616,17 +586,11 @@ bool presence_joined(struct gateway *g, struct subscription *sub, const struct m
 void presence_missed(struct gateway *g, struct subscription *sub, enum miss_reason reason);
 
 /* ---- session_v1.c ---- */
-/* The room has refused it: ends the subscription. */
-void v1_refused(struct gateway *g, struct subscription *sub, const struct refusal *r);
 /* An input with a ref is handled (tag NULL) or given up. */
 void v1_input_done(struct gateway *g, struct session *s, struct slice ref, const char *tag,
                    const char *message);
 void v1_publish_done(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
                      const char *tag, const char *message);
-/* One of `ok` and `error`, each JSON. */
-void v1_call_done(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
-                  struct slice error);
-void v1_call_item(struct gateway *g, struct session *s, struct slice ref, struct slice item);
 
 /* ---- publish.c ---- */
 struct publish_order {
@@ -783,6 +747,10 @@ bool exchange_serves(struct exchange *x);
 void upgrade_required(struct exchange *x, const char *message);
 /* Whether a configured route has this path; fills x->route, x->key, x->replay. */
 bool own_route_find(struct exchange *x);
+/* Builds x->key by x->route; of the orpc dialect x->id is the channel. False: it cannot be. */
+bool own_route_key(struct exchange *x);
+/* x->route, or the usual one (NULL). */
+void route_orpc(struct exchange *x);
 void own_route_run(struct exchange *x); /* a GET of it */
 void route_socket(struct exchange *x, const struct dialect *dialect, const struct start *start);
 void route_publish(struct exchange *x);

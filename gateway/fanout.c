@@ -1,6 +1,8 @@
 /* CORE. From events to bytes on many connections. Events of one room that arrive in one turn are
  * framed once per dialect into one packed buffer, and every subscriber is given a part of that same
- * buffer: all of it, or from a later frame on when it already has the first ones.
+ * buffer: all of it, or from a later frame on when it already has the first ones. Where a dialect's
+ * frames carry what a client chose (orpc: what it called its stream), they are framed once for all
+ * who chose the same; most do.
  *
  *   events     |  41  |  42  |  42e |  43  |          42e: ephemeral, carries the head's seq
  *   raw pack   [hdr pp|hdr pp|hdr pp|hdr pp]
@@ -15,11 +17,7 @@
 
 #define COPY_MAX_BYTES (64 * KIB) /* a smaller pack is copied out of the scratch buffer */
 
-static const struct dialect *const dialects[DIALECT_COUNT] = {[DIALECT_RAW] = &dialect_raw,
-                                                              [DIALECT_V1] = &dialect_v1,
-                                                              [DIALECT_SSE] = &dialect_sse,
-                                                              [DIALECT_UPLOADISTA] =
-                                                                  &dialect_uploadista};
+#define FORM_PROBES 4 /* places where a form may be */
 
 void packs_begin(struct packs *p, const struct room *room, uint64_t epoch,
                  const struct event *events, size_t count)
@@ -38,25 +36,63 @@ static struct buf *scratch_take(struct gateway *g)
     return b;
 }
 
-static void pack_build(struct gateway *g, struct packs *p, unsigned dialect)
+static void pack_build(struct gateway *g, struct packs *p, struct pack *pack,
+                       const struct session *s)
 {
-    if (g->offsets_capacity[dialect] < p->count + 1) {
-        g->offsets_capacity[dialect] = 2 * (p->count + 1);
-        g->offsets[dialect] = mem_realloc(g->offsets[dialect], g->offsets_capacity[dialect] *
-                                                                   sizeof *g->offsets[dialect]);
+    if (pack->capacity < p->count + 1) {
+        pack->capacity = 2 * (p->count + 1);
+        pack->offsets = mem_realloc(pack->offsets, pack->capacity * sizeof *pack->offsets);
     }
-    if (dialect == DIALECT_V1) {
+    if (s->dialect->index == DIALECT_V1) {
         strbuf_reset(&g->quoted);
         json_quote(&g->quoted, p->key);
         p->source.quoted_key = strbuf_slice(&g->quoted);
     }
+    p->source.form = s->form;
     strbuf_reset(&g->scratch);
     for (size_t i = 0; i < p->count; i++) {
-        g->offsets[dialect][i] = g->scratch.size;
-        dialects[dialect]->encode(&g->scratch, &p->source, &p->events[i]);
+        pack->offsets[i] = g->scratch.size;
+        s->dialect->encode(&g->scratch, &p->source, &p->events[i]);
     }
-    g->offsets[dialect][p->count] = g->scratch.size;
-    p->of[dialect] = scratch_take(g);
+    pack->offsets[p->count] = g->scratch.size;
+    pack->bytes = scratch_take(g);
+}
+
+static void pack_drop(struct pack *pack)
+{
+    buf_unref(pack->bytes);
+    pack->bytes = NULL;
+    pack->form = NULL;
+}
+
+static bool same_form(const struct form *a, const struct form *b)
+{
+    return a == b ||
+           (a->hash == b->hash && a->retry_ms == b->retry_ms && slice_equal(a->id, b->id));
+}
+
+/* Where the pack of this form is, or may be built. */
+static struct pack *form_place(struct gateway *g, const struct form *form)
+{
+    struct pack *first = &g->forms[form->hash % FORMS_MAX];
+    for (unsigned i = 0; i < FORM_PROBES; i++) {
+        struct pack *at = &g->forms[(form->hash + i) % FORMS_MAX];
+        if (!at->form || same_form(at->form, form))
+            return at;
+    }
+    pack_drop(first);
+    return first;
+}
+
+static struct pack *pack_for(struct gateway *g, struct packs *p, const struct session *s)
+{
+    struct pack *pack = s->form ? form_place(g, s->form) : &g->packs[s->dialect->index];
+    if (!pack->bytes) {
+        pack_build(g, p, pack, s);
+        pack->form = s->form;
+        p->formed |= s->form != NULL;
+    }
+    return pack;
 }
 
 /* Of a key without a handler a connection is who its token says. */
@@ -76,6 +112,8 @@ static bool is_for(const struct packs *p, const struct subscription *sub, const 
 {
     const struct member *mb = sub->member;
     struct position before = {p->source.epoch, e->seq - 1};
+    if (!p->live && e->ts < sub->since_ms)
+        return false;
     if ((e->flags & EVENT_PRESENCE) && !presence_is_for(sub, &p->source, e->seq))
         return false;
     if ((e->flags & EVENT_TRANSIENT) && !p->live && !member_owed(mb, before) &&
@@ -111,15 +149,14 @@ static bool stretch_next(const struct packs *p, const struct subscription *sub, 
 }
 
 /* The stretches behind each other, in a buffer of their own. Returns the events in it. */
-static size_t stretches_write(struct gateway *g, const struct packs *p,
+static size_t stretches_write(struct gateway *g, const struct packs *p, const struct pack *pack,
                               const struct subscription *sub, size_t from, size_t end, size_t to)
 {
-    unsigned dialect = sub->session->dialect->index;
-    const size_t *offsets = g->offsets[dialect];
     size_t count = 0;
     strbuf_reset(&g->picked);
     do {
-        strbuf_put(&g->picked, p->of[dialect]->data + offsets[from], offsets[end] - offsets[from]);
+        strbuf_put(&g->picked, pack->bytes->data + pack->offsets[from],
+                   pack->offsets[end] - pack->offsets[from]);
         count += end - from;
     } while (stretch_next(p, sub, &from, &end, to));
     struct buf *bytes = buf_copy_slice(strbuf_slice(&g->picked));
@@ -131,35 +168,61 @@ static size_t stretches_write(struct gateway *g, const struct packs *p,
 static void picky_write(struct gateway *g, struct packs *p, const struct subscription *sub,
                         size_t from, size_t to)
 {
-    unsigned dialect = sub->session->dialect->index;
     size_t end = from, next;
     if (!stretch_next(p, sub, &from, &end, to))
         return;
-    if (!p->of[dialect])
-        pack_build(g, p, dialect);
-    const size_t *offsets = g->offsets[dialect];
+    const struct pack *pack = pack_for(g, p, sub->session);
+    const size_t *offsets = pack->offsets;
     for (next = end; next < to && !is_for(p, sub, &p->events[next]); next++)
         ;
     size_t count = end - from;
     if (next < to)
-        count = stretches_write(g, p, sub, from, end, to);
+        count = stretches_write(g, p, pack, sub, from, end, to);
     else
-        session_write(g, sub->session, p->of[dialect], offsets[from], offsets[end] - offsets[from]);
+        session_write(g, sub->session, pack->bytes, offsets[from], offsets[end] - offsets[from]);
     metric_add(g->m.deliveries, count);
+}
+
+static bool is_picky(const struct packs *p, const struct subscription *sub)
+{
+    return p->picky || (!p->live && sub->since_ms != 0);
+}
+
+/* The next event for the session carries a comment: it is framed for it alone. Returns where what
+ * is behind it begins. */
+static size_t commented_write(struct gateway *g, struct packs *p, const struct subscription *sub,
+                              size_t from, size_t to)
+{
+    struct session *s = sub->session;
+    while (from < to && is_picky(p, sub) && !is_for(p, sub, &p->events[from]))
+        from++;
+    if (from == to)
+        return to;
+    p->source.form = s->form;
+    strbuf_reset(&g->scratch);
+    s->dialect->encode(&g->scratch, &p->source, &p->events[from]);
+    strbuf_free(&s->form->comment);
+    struct buf *bytes = buf_copy_slice(strbuf_slice(&g->scratch));
+    session_write(g, s, bytes, 0, bytes->size);
+    buf_unref(bytes);
+    metric_add(g->m.deliveries, 1);
+    return from + 1;
 }
 
 static void part_write(struct gateway *g, struct packs *p, const struct subscription *sub,
                        size_t from, size_t to)
 {
-    unsigned dialect = sub->session->dialect->index;
-    if (p->picky) {
+    if (sub->session->form && sub->session->form->comment.size > 0)
+        from = commented_write(g, p, sub, from, to);
+    if (from == to)
+        return;
+    if (is_picky(p, sub)) {
         picky_write(g, p, sub, from, to);
         return;
     }
-    if (!p->of[dialect])
-        pack_build(g, p, dialect);
-    const size_t *offsets = g->offsets[dialect];
-    session_write(g, sub->session, p->of[dialect], offsets[from], offsets[to] - offsets[from]);
+    const struct pack *pack = pack_for(g, p, sub->session);
+    const size_t *offsets = pack->offsets;
+    session_write(g, sub->session, pack->bytes, offsets[from], offsets[to] - offsets[from]);
     metric_add(g->m.deliveries, to - from);
 }
 
@@ -186,10 +249,12 @@ void packs_write(struct gateway *g, struct packs *p, const struct subscription *
     part_write(g, p, sub, cut, to);
 }
 
-void packs_end(struct packs *p)
+void packs_end(struct gateway *g, struct packs *p)
 {
     for (unsigned i = 0; i < DIALECT_COUNT; i++)
-        buf_unref(p->of[i]);
+        pack_drop(&g->packs[i]);
+    for (unsigned i = 0; i < FORMS_MAX && p->formed; i++)
+        pack_drop(&g->forms[i]);
 }
 
 /* ---- a room's queue ---- */
@@ -298,7 +363,7 @@ void fanout_flush(struct gateway *g, struct room *room)
         sub->pos = room_position(room);
         presence_reach(g, sub);
     }
-    packs_end(&packs);
+    packs_end(g, &packs);
     observe_delays(g, room);
     fanout_discard(g, room);
 }

@@ -214,7 +214,8 @@ static void register_metrics(struct gateway *g, struct metrics *metrics)
                                                        [DIALECT_V1] = "dialect=\"stoa.v1\"",
                                                        [DIALECT_SSE] = "dialect=\"sse\"",
                                                        [DIALECT_UPLOADISTA] =
-                                                           "dialect=\"uploadista\""};
+                                                           "dialect=\"uploadista\"",
+                                                       [DIALECT_ORPC] = "dialect=\"orpc\""};
     struct gateway_metrics *m = &g->m;
     m->registry = metrics;
     for (size_t i = 0; i < PUBLISH_RESULTS; i++)
@@ -344,7 +345,9 @@ void gateway_destroy(struct gateway **g_p)
     strbuf_free(&g->quoted);
     strbuf_free(&g->picked);
     for (unsigned i = 0; i < DIALECT_COUNT; i++)
-        mem_free(g->offsets[i]);
+        mem_free(g->packs[i].offsets);
+    for (unsigned i = 0; i < FORMS_MAX; i++)
+        mem_free(g->forms[i].offsets);
     mem_free(g->page);
     mem_free(g->spare_events);
     buf_unref(g->beat_text);

@@ -90,6 +90,7 @@ struct gateway_options {
     size_t n_types;
     const struct gateway_route *routes; /* valid ones: see template_check */
     size_t n_routes;
+    const char *orpc_signing_key; /* of orpc routes that name none; NULL: none */
     const char *address;          /* where this gateway listens, for /status */
     const char *const *endpoints; /* of peer 1, 2, ... as dialed, for /status */
     struct slice page; /* what GET / serves: the demo page (HTML); borrowed, may be empty */

@@ -184,6 +184,7 @@ static void create_gateway(struct program *p)
         .n_types = c->n_types,
         .routes = p->routes,
         .n_routes = c->n_routes,
+        .orpc_signing_key = getenv("STOA_ORPC_SIGNING_KEY"),
         .address = c->gateway.listen,
         .endpoints = p->endpoints,
         .page = slice_of(p->page, p->page_size),

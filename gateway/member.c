@@ -279,7 +279,7 @@ static void refused(struct gateway *g, struct member *mb, const struct refusal *
     else if (sub->session->hold)
         hold_refuse_room(g, sub->session, r);
     else
-        v1_refused(g, sub, r);
+        sub->session->dialect->refused(g, sub, r);
 }
 
 /* Id and tags, by which filters are judged. */
@@ -394,7 +394,7 @@ static void join_fire(struct gateway *g, struct timer *t)
         }
         struct subscription *sub = mb->sub;
         member_leave(g, sub, 1006, slice_of(NULL, 0), false);
-        v1_refused(g, sub, &late);
+        sub->session->dialect->refused(g, sub, &late);
     }
 }
 

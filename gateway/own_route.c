@@ -29,7 +29,7 @@ static bool id_read(struct exchange *x)
 }
 
 /* The key of a request; false: a part cannot be decoded. */
-static bool key_build(struct exchange *x)
+bool own_route_key(struct exchange *x)
 {
     struct slice key = slice_text(x->route->key), path = x->request->path, piece;
     if (x->route->dialect == ROUTE_UPLOADISTA && !id_read(x))
@@ -37,6 +37,8 @@ static bool key_build(struct exchange *x)
     while (template_next(&key, &piece)) {
         if (piece.size == 1)
             strbuf_put_byte(&x->key, *piece.data);
+        else if (x->route->dialect == ROUTE_ORPC && slice_is(piece, "{chn}"))
+            strbuf_put_slice(&x->key, strbuf_slice(&x->id));
         else if (x->id.size > 0 && is_id(piece))
             strbuf_put_slice(&x->key, strbuf_slice(&x->id));
         else if (http_decode(template_part(x->route->path, path, piece), false, &x->key) != ERR_OK)
@@ -55,7 +57,7 @@ bool own_route_find(struct exchange *x)
         x->route = route;
         x->replay = route->replay;
         strbuf_reset(&x->key);
-        if (!key_build(x))
+        if (route->dialect != ROUTE_ORPC && !own_route_key(x)) /* its key is in the token */
             strbuf_reset(&x->key); /* refused as a key, with the reason */
         return true;
     }
@@ -66,6 +68,8 @@ void own_route_run(struct exchange *x)
 {
     if (x->route->dialect == ROUTE_UPLOADISTA)
         route_uploadista_own(x);
+    else if (x->route->dialect == ROUTE_ORPC)
+        route_orpc(x);
     else
         route_events(x);
 }

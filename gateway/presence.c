@@ -79,7 +79,7 @@ static void untold(struct gateway *g, struct subscription *sub)
     const struct slice why = slice_text("the room's shard tells no presence of this type (yet)");
     const struct refusal r = {.status = tag_status("Busy"), .tag = slice_text("Busy"), .text = why};
     if (sub->fresh)
-        v1_refused(g, sub, &r);
+        sub->session->dialect->refused(g, sub, &r);
     else
         sub->session->dialect->end(g, sub, 1013, why);
 }

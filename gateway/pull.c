@@ -145,7 +145,7 @@ void pull_on_replay(struct gateway *g, uint32_t peer, const struct message *m, s
         list_remove(&sub->in_pull);
         subscription_page(g, sub, m, &packs);
     }
-    packs_end(&packs);
+    packs_end(g, &packs);
 }
 
 /* The shard does not serve the room just now. */

@@ -441,11 +441,6 @@ static void on_presence(struct exchange *x)
         no_handler(x);
 }
 
-static void on_later(struct exchange *x)
-{
-    exchange_error(x, "NotFound", "this dialect comes later; use /events, /ws or /stoa");
-}
-
 /* ---- /api/{type}/{id}[/{verb}] ---- */
 
 /* What needs a handler, of a room that has none. */
@@ -573,7 +568,7 @@ static const struct route {
     {"/quarantine", false, DELETE, on_release},
     {"/api/", true, ANY, on_api},
     {"/uploadista/", true, GET, route_uploadista},
-    {"/iterator", false, ANY, on_later},
+    {"/iterator", false, ANY, route_orpc},
 };
 
 static unsigned method_bit(enum http_method method)

@@ -95,7 +95,7 @@ static void v1_end(struct gateway *g, struct subscription *sub, unsigned code, s
     control_send(g, s);
 }
 
-void v1_refused(struct gateway *g, struct subscription *sub, const struct refusal *r)
+static void v1_refused(struct gateway *g, struct subscription *sub, const struct refusal *r)
 {
     struct session *s = sub->session;
     const struct room *room = sub->room;
@@ -159,8 +159,8 @@ void v1_publish_done(struct gateway *g, struct session *s, struct slice ref, str
     }
 }
 
-void v1_call_done(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
-                  struct slice error)
+static void v1_call_done(struct gateway *g, struct session *s, struct slice ref, struct slice ok,
+                         struct slice error)
 {
     STOA_ASSERT(s->pubs > 0);
     s->pubs--;
@@ -174,7 +174,7 @@ void v1_call_done(struct gateway *g, struct session *s, struct slice ref, struct
     control_send(g, s);
 }
 
-void v1_call_item(struct gateway *g, struct session *s, struct slice ref, struct slice item)
+static void v1_call_item(struct gateway *g, struct session *s, struct slice ref, struct slice item)
 {
     if (ref.size == 0)
         return;
@@ -750,4 +750,7 @@ const struct dialect dialect_v1 = {.index = DIALECT_V1,
                                    .tell = v1_tell,
                                    .end = v1_end,
                                    .frame = v1_frame,
+                                   .refused = v1_refused,
+                                   .call_done = v1_call_done,
+                                   .call_item = v1_call_item,
                                    .expired = v1_expired};

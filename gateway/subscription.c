@@ -34,6 +34,8 @@ struct subscription *subscription_open(struct gateway *g, struct session *s, str
     sub->start = (uint8_t)start->kind;
     sub->whole = start->whole;
     sub->overhears = start->overhears;
+    sub->bare = start->bare;
+    sub->since_ms = start->since_ms;
     sub->state = SUBS_WAITING;
     sub->fresh = true;
     list_init(&sub->in_pull);
@@ -136,11 +138,26 @@ static bool begins_at_position(const struct subscription *sub)
     return sub->start == START_AFTER || sub->pinned;
 }
 
+/* A reader whose ids tell no history means this one; an id that is not reached yet is of another,
+ * of which nothing is left: it gets what there is. */
+static void bare_resolve(struct subscription *sub, struct position head)
+{
+    if (!sub->bare)
+        return;
+    sub->bare = false;
+    sub->pos.epoch = head.epoch;
+    if (sub->pos.seq > head.seq) {
+        sub->start = START_ALL;
+        sub->pos = (struct position){0};
+    }
+}
+
 void subscription_begin(struct gateway *g, struct subscription *sub)
 {
     const struct room *room = sub->room;
     STOA_ASSERT(sub->state == SUBS_WAITING && room_settled(room) && sub->session->established);
     struct position head = room_position(room);
+    bare_resolve(sub, head);
     if (sub->pinned && sub->pos.epoch == room->epoch && sub->pos.seq >= room->flushed) {
         subscription_state(g, sub, SUBS_LIVE); /* the rest is in the room's queue, or to come */
         greet(g, sub, sub->pos);

@@ -4,3 +4,10 @@ foreach(subject http_routes uploadista publish filter typed deliver resume slow 
     target_sources(test_gateway_${subject} PRIVATE gateway_world.c gateway_far.c)
   endif()
 endforeach()
+
+foreach(subject orpc orpc_rooms)
+  stoa_test(gateway_${subject} gateway_core)
+  if(TARGET test_gateway_${subject})
+    target_sources(test_gateway_${subject} PRIVATE gateway_world.c gateway_far.c)
+  endif()
+endforeach()

@@ -20,6 +20,7 @@ struct stored {
     char *payload, *conflate, *filter;
     size_t size, filter_size;
     uint32_t flags;
+    int64_t ts;
     uint64_t msg_id[2];
 };
 struct fake_room {
@@ -133,7 +134,8 @@ static struct stored *room_store(struct fake_room *room, struct slice payload)
     struct stored *e = &room->events[room->head++];
     *e = (struct stored){.payload = mem_strndup((const char *)payload.data, payload.size),
                          .size = payload.size,
-                         .flags = flags_of(payload)};
+                         .flags = flags_of(payload),
+                         .ts = now.wall_ms};
     return e;
 }
 
@@ -142,7 +144,7 @@ static struct event_item item_of(const struct fake_room *room, uint64_t seq)
     const struct stored *e = &room->events[seq - 1];
     return (struct event_item){.prev = seq - 1,
                                .seq = seq,
-                               .ts = now.wall_ms,
+                               .ts = e->ts,
                                .flags = e->flags,
                                .conflate = slice_text(e->conflate ? e->conflate : ""),
                                .filter = slice_of(e->filter, e->filter_size),

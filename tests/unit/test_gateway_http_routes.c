@@ -51,7 +51,7 @@ static const struct {
     {"GET /uploadista/ws/upload/1", 426, "UpgradeRequired"},
     {"GET /uploadista/api/upload/1", 404, "NotFound"},
     {"POST /uploadista/ws/upload/1", 405, "MethodNotAllowed"},
-    {"GET /iterator", 404, "NotFound"},
+    {"GET /iterator", 503, "Busy"},
     {"POST /api/x/1/send", 409, "NoHandler"},
     {"POST /api/few/1/broadcast", 409, "NoHandler"},
     {"GET /api/few/1/state", 409, "NoHandler"},
