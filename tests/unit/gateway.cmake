@@ -1,4 +1,4 @@
-foreach(subject http_routes uploadista publish filter typed deliver resume slow links v1 call rate member presence member_random)
+foreach(subject http_routes uploadista publish filter typed deliver resume slow links v1 identity call rate member presence member_random)
   stoa_test(gateway_${subject} gateway_core)
   if(TARGET test_gateway_${subject})
     target_sources(test_gateway_${subject} PRIVATE gateway_world.c gateway_far.c)
