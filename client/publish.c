@@ -6,37 +6,33 @@
 #include "common/hash.h"
 #include "common/utf8.h"
 
-#define HEAD_SLACK_BYTES 128 /* of a PUB's head beside key, conflate value and part sizes */
+#define HEAD_SLACK_BYTES 128 /* of a PUB's head beside key, conflate value, filter and part sizes \
+                              */
 #define PART_HEAD_BYTES 5
 
-/* ---- options of callers that were compiled against an older header ---- */
-
-/* Whether the caller's struct has the field. */
-#define GIVEN(options, field) \
-    ((options) != NULL &&     \
-     (options)->size >= offsetof(stoa_publish_options, field) + sizeof((options)->field))
+/* ---- options ---- */
 
 static struct slice conflate_of(const struct publish_order *order)
 {
     const stoa_publish_options *o = order->options;
-    return GIVEN(o, conflate) && o->conflate ? slice_text(o->conflate) : slice_of(NULL, 0);
+    return PUBLISH_GIVEN(o, conflate) && o->conflate ? slice_text(o->conflate) : slice_of(NULL, 0);
 }
 
 static struct slice idempotency_key_of(const struct publish_order *order)
 {
     const stoa_publish_options *o = order->options;
-    return GIVEN(o, idempotency_key) && o->idempotency_key ? slice_text(o->idempotency_key)
-                                                           : slice_of(NULL, 0);
+    return PUBLISH_GIVEN(o, idempotency_key) && o->idempotency_key ? slice_text(o->idempotency_key)
+                                                                   : slice_of(NULL, 0);
 }
 
 static bool ephemeral_of(const struct publish_order *order)
 {
-    return GIVEN(order->options, ephemeral) && order->options->ephemeral != 0;
+    return PUBLISH_GIVEN(order->options, ephemeral) && order->options->ephemeral != 0;
 }
 
 static int timeout_ms_of(const struct publish_order *order)
 {
-    return GIVEN(order->options, timeout_ms) && order->options->timeout_ms > 0
+    return PUBLISH_GIVEN(order->options, timeout_ms) && order->options->timeout_ms > 0
                ? order->options->timeout_ms
                : order->default_timeout_ms;
 }
@@ -72,9 +68,12 @@ int publish_check(const struct publish_order *order)
         return STOA_INVALID;
     if (id.data && (id.size == 0 || id.size > IDEMPOTENCY_KEY_MAX_BYTES))
         return STOA_INVALID;
-    if (GIVEN(o, timeout_ms) && o->timeout_ms < 0)
+    if (PUBLISH_GIVEN(o, timeout_ms) && o->timeout_ms < 0)
         return STOA_INVALID;
-    return parts_check(order);
+    struct strbuf filter = {0};
+    int code = publish_filter(o, &filter);
+    strbuf_free(&filter);
+    return code != STOA_OK ? code : parts_check(order);
 }
 
 /* ---- the copy ---- */
@@ -92,25 +91,33 @@ struct publish *publish_create(const struct publish_order *order)
 {
     struct slice conflate = conflate_of(order), id = idempotency_key_of(order);
     size_t payload = 0;
+    struct strbuf filter = {0};
+    if (publish_filter(order->options, &filter) != STOA_OK) {
+        strbuf_free(&filter);
+        return NULL;
+    }
     for (size_t i = 0; i < order->n_parts; i++)
         payload += order->parts[i].size;
     size_t size = sizeof(struct publish) + order->n_parts * sizeof(struct slice) + order->key.size +
-                  conflate.size + payload;
+                  conflate.size + filter.size + payload;
     struct publish *p = malloc(size);
-    if (!p)
+    if (!p) {
+        strbuf_free(&filter);
         return NULL;
+    }
     memset(p, 0, sizeof *p);
     p->parts = (struct slice *)(p + 1);
     uint8_t *at = (uint8_t *)(p->parts + order->n_parts);
     list_init(&p->node);
     p->key = bytes_take(&at, order->key.data, order->key.size);
     p->conflate = bytes_take(&at, conflate.data, conflate.size);
+    p->filter = bytes_take(&at, filter.data, filter.size);
     p->n_parts = order->n_parts;
     for (size_t i = 0; i < order->n_parts; i++)
         p->parts[i] = bytes_take(&at, order->parts[i].data, order->parts[i].size);
     p->bytes = size;
     p->wire_bytes = HEAD_SLACK_BYTES + order->n_parts * PART_HEAD_BYTES + order->key.size +
-                    conflate.size + payload;
+                    conflate.size + filter.size + payload;
     p->ephemeral = ephemeral_of(order);
     p->timeout_ns = timeout_ms_of(order) * NS_PER_MS;
     if (id.data) {
@@ -119,6 +126,7 @@ struct publish *publish_create(const struct publish_order *order)
         memcpy(p->msg_id, digest, sizeof p->msg_id);
         p->has_id = true;
     }
+    strbuf_free(&filter);
     return p;
 }
 

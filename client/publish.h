@@ -27,7 +27,7 @@ struct publish {
     void *arg;
     struct waiter *waiter; /* a thread that waits for it; NULL: none */
     /* what it is */
-    struct slice key, conflate;
+    struct slice key, conflate, filter;
     struct slice *parts;
     size_t n_parts;
     size_t bytes; /* this allocation: what it takes of the queue's bound */
@@ -49,7 +49,16 @@ struct publish {
     stoa_id id;
 };
 
-/* Whether the order keeps the rules: STOA_OK, STOA_INVALID or STOA_TOO_LARGE. */
+/* Whether the options, which may be of a caller that was compiled against an older header, have the
+ * field. */
+#define PUBLISH_GIVEN(options, field) \
+    ((options) != NULL &&             \
+     (options)->size >= offsetof(stoa_publish_options, field) + sizeof((options)->field))
+
+/* Appends the filter (proto/filter.h) that the options ask for; nothing: it is for everybody.
+ * STOA_OK, STOA_INVALID, STOA_TOO_LARGE or STOA_NOMEM. */
+int publish_filter(const stoa_publish_options *options, struct strbuf *out);
+/* Whether the order keeps the rules: as publish_filter. */
 int publish_check(const struct publish_order *order);
 /* A copy of a checked order; NULL: out of memory. */
 struct publish *publish_create(const struct publish_order *order);

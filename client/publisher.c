@@ -110,6 +110,7 @@ static void transmit(struct publisher *p, struct publish *publish)
     m.pub.pseq = publish->pseq;
     m.pub.flags = publish->ephemeral ? PUB_EPHEMERAL : 0;
     m.pub.conflate = publish->conflate;
+    m.pub.filter = publish->filter;
     m.pub.ts = publish->ts;
     m.pub.payloads.at = publish->parts;
     m.pub.payloads.count = publish->n_parts;

@@ -48,7 +48,7 @@ enum {
     STOA_TIMEOUT = -1,   /* not done in time, and certainly not done: try again */
     STOA_UNKNOWN = -2,   /* maybe done: try again with the same idempotency key to learn it */
     STOA_BUSY = -3,      /* the queue is full (ephemeral: refused for now): not done, try later */
-    STOA_TOO_LARGE = -4, /* payload, batch or input beyond the limits */
+    STOA_TOO_LARGE = -4, /* payload, batch, input or names beyond the limits */
     STOA_DENIED = -5,    /* this client may not do that there */
     STOA_DISK = -6,      /* the cluster's disk was full until the timeout: not done */
     STOA_MISSED = -7,    /* a streaming call: done, but items may be missing or have come twice */
@@ -119,6 +119,15 @@ typedef struct stoa_publish_options {
     int ephemeral;               /* 1: to whoever is live now; never stored, never sent twice */
     const char *idempotency_key; /* 1 to 255 bytes; NULL: a new event */
     int timeout_ms;              /* 0: the timeout of stoa_options */
+    /* Whom it is for, now and on replay: connections that have one of `tags` and whose id is in
+     * `to`, but not in `except`. NULL: not said. A list without a name admits nobody (of `except`:
+     * keeps nobody out). Names are UTF-8, together at most 4 KiB. */
+    const char *const *tags;
+    size_t n_tags;
+    const char *const *to;
+    size_t n_to;
+    const char *const *except;
+    size_t n_except;
 } stoa_publish_options;
 #ifdef __cplusplus
 static inline stoa_publish_options stoa_publish_options_init(void)

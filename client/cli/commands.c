@@ -35,10 +35,15 @@ const struct command cli_commands[] = {
      "  -e, --ephemeral          to whoever is live, never stored\n"
      "  -b, --batch              a payload a line, all or none\n"
      "  -f, --file F             payload from a file\n"
+     "      --tags T,T           for connections with one of these tags, now and on replay\n"
+     "      --to ID,ID           for connections with one of these ids\n"
+     "      --except ID,ID       not for connections with one of these ids\n"
      "Exit codes: 0 on disk, 1 not stored, 2 usage, 3 unknown (retry with the same -k).\n"
      "examples:\n"
      "  stoa publish upload:abc123 '{\"type\":\"completed\",\"size\":1048576}'\n"
-     "  printf '1\\n2\\n3\\n' | stoa publish --batch job:7 -\n"},
+     "  printf '1\\n2\\n3\\n' | stoa publish --batch job:7 -\n"
+     "  stoa publish --tags staff --except ann news '{\"text\":\"for the staff, but not for "
+     "ann\"}'\n"},
     {"tail", command_tail, "print events as they come",
      "usage: stoa tail [options] KEY...\n"
      "ID<TAB>PAYLOAD a line; with several keys KEY<TAB>ID<TAB>PAYLOAD. Reconnects and resumes; "

@@ -13,6 +13,7 @@
 
 struct publish {
     const char *key, *conflate, *file;
+    const char *tags, *to, *except; /* names with commas between them; NULL: not given */
     char idempotency[IDEMPOTENCY_KEY_MAX_BYTES + 1];
     bool ephemeral, batch;
     struct strbuf payload;
@@ -67,6 +68,12 @@ static int through_gateway(const struct cli *cli, struct publish *p)
     size_t n = 0;
     strbuf_put_text(&target, "/publish");
     http_query_add(&target, "key", slice_text(p->key));
+    if (p->tags != NULL)
+        http_query_add(&target, "tags", slice_text(p->tags));
+    if (p->to != NULL)
+        http_query_add(&target, "to", slice_text(p->to));
+    if (p->except != NULL)
+        http_query_add(&target, "except", slice_text(p->except));
     strbuf_printf(&idempotency, "Idempotency-Key: %s", p->idempotency);
     strbuf_printf(&conflate, "Stoa-Conflate: %s", p->conflate ? p->conflate : "");
     headers[n++] =
@@ -117,6 +124,31 @@ static size_t split_lines(struct slice text, stoa_slice *out, size_t max)
     return n;
 }
 
+/* A list of an option. */
+struct names {
+    char *text;
+    const char **at;
+    size_t count;
+};
+
+static struct names names_split(const char *given)
+{
+    if (given == NULL)
+        return (struct names){0};
+    struct names names = {.text = mem_strdup(given)};
+    names.at = mem_alloc((strlen(given) + 1) * sizeof *names.at);
+    char *rest = NULL;
+    for (char *name = strtok_r(names.text, ",", &rest); name; name = strtok_r(NULL, ",", &rest))
+        names.at[names.count++] = name;
+    return names;
+}
+
+static void names_free(struct names *names)
+{
+    mem_free(names->text);
+    mem_free(names->at);
+}
+
 static int through_router(const struct cli *cli, struct publish *p)
 {
     stoa *client = library_open(cli);
@@ -127,6 +159,14 @@ static int through_router(const struct cli *cli, struct publish *p)
     how.ephemeral = p->ephemeral;
     how.idempotency_key = p->ephemeral ? NULL : p->idempotency;
     how.timeout_ms = (int)(cli->timeout_s * 1000);
+    struct names tags = names_split(p->tags), to = names_split(p->to),
+                 except = names_split(p->except);
+    how.tags = tags.at;
+    how.n_tags = tags.count;
+    how.to = to.at;
+    how.n_to = to.count;
+    how.except = except.at;
+    how.n_except = except.count;
     stoa_id id = {0};
     int code;
     if (p->batch) {
@@ -140,6 +180,9 @@ static int through_router(const struct cli *cli, struct publish *p)
                             p->payload.size, &how, &id);
     }
     stoa_close(client, 1000);
+    names_free(&tags);
+    names_free(&to);
+    names_free(&except);
     if (code == STOA_OK) {
         char text[40];
         stoa_id_text(&id, text);
@@ -155,6 +198,16 @@ static int through_router(const struct cli *cli, struct publish *p)
     return code == STOA_UNKNOWN ? EXIT_UNKNOWN : EXIT_FAILED;
 }
 
+/* Where the list of an option goes; NULL: it is none. */
+static const char **list_of(struct publish *p, int option)
+{
+    if (option == 'T')
+        return &p->tags;
+    if (option == 'O')
+        return &p->to;
+    return option == 'X' ? &p->except : NULL;
+}
+
 int command_publish(struct cli *cli, int argc, char **argv)
 {
     static const struct option own[] = {{"idempotency-key", required_argument, NULL, 'k'},
@@ -162,9 +215,9 @@ int command_publish(struct cli *cli, int argc, char **argv)
                                         {"ephemeral", no_argument, NULL, 'e'},
                                         {"batch", no_argument, NULL, 'b'},
                                         {"file", required_argument, NULL, 'f'},
-                                        {"tags", required_argument, NULL, 'F'},
-                                        {"to", required_argument, NULL, 'F'},
-                                        {"except", required_argument, NULL, 'F'},
+                                        {"tags", required_argument, NULL, 'T'},
+                                        {"to", required_argument, NULL, 'O'},
+                                        {"except", required_argument, NULL, 'X'},
                                         {0}};
     struct publish p = {0};
     http_random_key(p.idempotency);
@@ -181,8 +234,11 @@ int command_publish(struct cli *cli, int argc, char **argv)
             p.batch = true;
         else if (c == 'f')
             p.file = optarg;
-        else if (c == 'F')
-            return cli_misuse(cli, "--tags, --to and --except come later; publish without them");
+        else if (list_of(&p, c) != NULL && *list_of(&p, c) != NULL)
+            return cli_misuse(cli,
+                              "give --tags, --to and --except once, with commas between names");
+        else if (list_of(&p, c) != NULL)
+            *list_of(&p, c) = optarg;
         else
             return EXIT_USAGE;
     }

@@ -1,6 +1,7 @@
 /* SHELL. stoa tail: one event stream per key, read until the command is ended. A stream that breaks
  * is opened again after a jittered pause, from the last id that was seen; what could not be given
- * is told on stderr. Everything is asked for, conflated events too: a log is read whole. */
+ * is told on stderr. Everything is asked for, conflated events too and those that are for others,
+ * which who may manage the key is given: a log is read whole. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -152,7 +153,7 @@ static void put_path(struct strbuf *target, const char *key)
     const char *colon = strchr(key, ':');
     struct strbuf encoded = {0};
     if (colon == NULL || colon == key || colon[1] == '\0') {
-        strbuf_put_text(target, "/events?conflate=none");
+        strbuf_put_text(target, "/events?conflate=none&filter=none");
         http_query_add(target, "key", slice_text(key));
         return;
     }
@@ -160,7 +161,7 @@ static void put_path(struct strbuf *target, const char *key)
     strbuf_printf(target, "/api/%s/", strbuf_cstr(&encoded) + 2);
     strbuf_reset(&encoded);
     http_query_add(&encoded, "", slice_text(colon + 1));
-    strbuf_printf(target, "%s/events?conflate=none", strbuf_cstr(&encoded) + 2);
+    strbuf_printf(target, "%s/events?conflate=none&filter=none", strbuf_cstr(&encoded) + 2);
     strbuf_free(&encoded);
 }
 

@@ -79,7 +79,7 @@ def test_help_and_usage(bin_dir):
         assert subprocess.run([stoa.path], capture_output=True).returncode == 2
         misuses = [("frobnicate",), ("--frobnicate",), ("publish",), ("publish", "k", "1", "2"), ("publish", "--nonsense", "k", "1"),
                    ("publish", "-k", "", "k", "1"), ("publish", "-k", "i" * 256, "k", "1"), ("publish", "--idempotency-key"), ("publish", "k", "-Z"),
-                   ("publish", "--tags", "a", "k", "1"), ("publish", "--file", "f", "k", "1"), ("tail",), ("tail", "-n", "some", "k"), ("tail", "-n"),
+                   ("publish", "--to", "a", "--to", "b", "k", "1"), ("publish", "--file", "f", "k", "1"), ("tail",), ("tail", "-n", "some", "k"), ("tail", "-n"),
                    ("log",), ("log", "a", "b"), ("log", "--limit", "x", "k"), ("log", "--last", "0", "k"), ("log", "--limit=", "k"), ("log", "--after", "0", "--last", "1", "k"), ("keys", "a", "b"),
                    ("status", "x"), ("top", "x"), ("top", "-n", "0"), ("up", "x"), ("up", "--shards", "0"), ("up", "--gateways", "many"),
                    ("up", "--listen", "nonsense"), ("up", "--listen", "127.0.0.1:0"), ("up", "--listen", "127.0.0.1:99999"), ("config",), ("config", "x"),
