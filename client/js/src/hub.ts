@@ -157,6 +157,7 @@ export class Hub implements Feeder {
 
   /** The socket by which this key is subscribed, once it is; undefined: it is not, or not over a socket. */
   async laneOf(key: string): Promise<Lane | undefined> {
+    await undefined; // a subscription that was made just now begins
     for (;;) {
       const [feed] = this.#feeds.get(key) ?? [];
       if (!feed) return undefined;

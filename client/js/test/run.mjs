@@ -12,7 +12,7 @@ const files = readdirSync(import.meta.dirname, { recursive: true })
   .filter((name) => name.endsWith(".test.mjs") && (!words.length || words.some((word) => name.includes(word))))
   .sort().map((name) => path.join(import.meta.dirname, name));
 let passed = 0, failed = 0;
-const tests = run({ files, concurrency: 1, timeout: 300_000 });
+const tests = run({ files, concurrency: 1, timeout: 120_000 });
 const counted = (event) => event.details?.type !== "suite";
 tests.on("test:pass", (event) => { if (counted(event)) passed++; });
 tests.on("test:fail", (event) => { if (counted(event)) failed++; });
