@@ -239,6 +239,27 @@ static bool option_take(const struct cli *cli, struct fresh *f, int option)
     }
 }
 
+static bool algorithm_named(const char *name, enum token_algorithm *out)
+{
+    for (unsigned i = 0; i < TOKEN_ALGORITHMS_COUNT; i++) {
+        *out = (enum token_algorithm)i;
+        if (strcmp(name, token_algorithm_name(*out)) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A secret is of HS256, a PEM does not say which of the others it is for. */
+static bool algorithm_fits(const struct fresh *f)
+{
+    enum token_algorithm algorithm;
+    if (!f->algorithm)
+        return !f->private_key;
+    return algorithm_named(f->algorithm, &algorithm) &&
+           !(f->private_key && algorithm == TOKEN_HS256) &&
+           !(f->secret_file && algorithm != TOKEN_HS256);
+}
+
 static bool new_options(struct cli *cli, int argc, char **argv, struct fresh *f)
 {
     static const struct option own[] = {{"key", required_argument, NULL, NEW_KEY},
@@ -266,6 +287,10 @@ static bool new_options(struct cli *cli, int argc, char **argv, struct fresh *f)
         cli_misuse(cli, "say what it opens: --key KEY or --prefix PREFIX (--prefix '' is all)");
     else if (f->secret_file && f->private_key)
         cli_misuse(cli, "give --secret-file or --private-key, not both");
+    else if (!algorithm_fits(f))
+        cli_misuse(cli, f->private_key   ? "--private-key needs --alg RS256 or --alg ES256"
+                        : f->secret_file ? "--alg of a secret is HS256"
+                                         : "--alg is HS256, RS256 or ES256");
     else
         return true;
     return false;
@@ -344,16 +369,6 @@ static void claims_put(const struct fresh *f, const struct config *config, int64
 
 /* ---- signing ---- */
 
-static bool algorithm_named(const char *name, enum token_algorithm *out)
-{
-    for (unsigned i = 0; i < TOKEN_ALGORITHMS_COUNT; i++) {
-        *out = (enum token_algorithm)i;
-        if (strcmp(name, token_algorithm_name(*out)) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* Signs, then reads what was signed. */
 static int sign(struct cli *cli, const struct token_key_source *key, const struct config *config,
                 struct slice claims, int64_t now_ms, struct strbuf *out)
@@ -385,13 +400,8 @@ static bool key_of_file(const struct cli *cli, const struct fresh *f, char **mat
 {
     const char *path = f->secret_file ? f->secret_file : f->private_key;
     *out = (struct token_key_source){.kid = f->kid, .algorithm = TOKEN_HS256};
-    bool named = f->algorithm && algorithm_named(f->algorithm, &out->algorithm);
-    if ((f->algorithm && !named) || (f->private_key && !named) ||
-        (named && (out->algorithm == TOKEN_HS256) != (f->secret_file != NULL))) {
-        cli_misuse(cli, f->secret_file ? "--alg of a secret is HS256"
-                                       : "--private-key needs --alg RS256 or --alg ES256");
-        return false;
-    }
+    if (f->algorithm)
+        STOA_ASSERT(algorithm_named(f->algorithm, &out->algorithm)); /* as new_options saw to */
     *material = token_read_text(cli, path);
     out->material = *material ? slice_text(*material) : (struct slice){0};
     return *material != NULL;

@@ -16,7 +16,7 @@ from cluster import Cluster, free_port, monitor_get, wait_until
 from wire import EventStream, WebSocket, http_request
 
 ID = r"[0-9a-z]+-[1-9][0-9]*"
-COMMANDS = ("publish", "tail", "log", "status", "top", "keys", "logs", "up", "down", "config", "reload", "keygen", "bench", "room")
+COMMANDS = ("publish", "tail", "log", "status", "top", "keys", "logs", "up", "down", "config", "reload", "token", "keygen", "bench", "room")
 VARIABLES = ("STOA_SERVER", "STOA_ROUTER", "STOA_TOKEN", "STOA_CONFIG")
 
 
