@@ -26,7 +26,7 @@ static const char *check(const struct token_checker *tokens, struct slice token,
     if (!(sub = strchr(text, '!')) || !(seconds = strchr(text, '@')))
         return "the signature is wrong";
     *sub++ = *seconds++ = '\0';
-    for (char *name = strtok(text + 1, ","); name && count < 8; name = strtok(NULL, ","))
+    for (char *rest = text + 1, *name; (name = strsep(&rest, ",")) != NULL && count < 8;)
         names[count++] = slice_text(name);
     struct identity who = {.rights = 1u << RIGHT_SUBSCRIBE | (text[0] == 'p') << RIGHT_PUBLISH,
                            .expires_ms = WALL + strtol(seconds, NULL, 10) * 1000,
