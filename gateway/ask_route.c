@@ -29,6 +29,8 @@ struct inquiry {
     struct waiter waiter;
     void (*finish)(struct gateway *g, struct inquiry *q); /* answers */
     uint64_t limit;
+    bool by_tag;
+    struct strbuf tag; /* of connections */
     size_t n_open;
     size_t n_parts;
     struct part parts[];
@@ -53,6 +55,7 @@ static void inquiry_end(struct gateway *g, struct inquiry *q)
         call_end(g, &q->parts[i].call);
         strbuf_free(&q->parts[i].json);
     }
+    strbuf_free(&q->tag);
     mem_free(q);
 }
 
@@ -141,13 +144,44 @@ static struct json_iter elements_of(const struct part *part, const char *name)
 
 /* ---- connections and close ---- */
 
+static bool has_tag(struct slice row, struct slice tag)
+{
+    struct json_value tags = json_get(row, "tags");
+    struct json_iter it = json_members(tags.type == JSON_ARRAY ? tags.raw : slice_text("[]"));
+    struct strbuf text = {0};
+    bool has = false;
+    while (!has && json_next(&it)) {
+        strbuf_reset(&text);
+        has = json_unescape(it.value, &text) && slice_equal(strbuf_slice(&text), tag);
+    }
+    strbuf_free(&text);
+    return has;
+}
+
 static void connections_finish(struct gateway *g, struct inquiry *q)
 {
-    const struct part *part = &q->parts[0];
-    if (part->answered && json_type_of(strbuf_slice(&part->json)) == JSON_ARRAY)
-        waiter_answer(g, &q->waiter, "application/json", strbuf_slice(&part->json));
-    else
+    struct slice list = strbuf_slice(&q->parts[0].json);
+    struct strbuf out = {0};
+    if (!q->parts[0].answered || json_type_of(list) != JSON_ARRAY) {
         waiter_error(g, &q->waiter, "Moving", "no shard answers for this key just now; try again");
+        return;
+    }
+    if (!q->by_tag) {
+        waiter_answer(g, &q->waiter, "application/json", list);
+        return;
+    }
+    struct json_iter it = json_members(list);
+    strbuf_put_byte(&out, '[');
+    while (json_next(&it)) {
+        if (!has_tag(it.value.raw, strbuf_slice(&q->tag)))
+            continue;
+        if (out.size > 1)
+            strbuf_put_byte(&out, ',');
+        strbuf_put_slice(&out, it.value.raw);
+    }
+    strbuf_put_byte(&out, ']');
+    waiter_answer(g, &q->waiter, "application/json", strbuf_slice(&out));
+    strbuf_free(&out);
 }
 
 void route_connections(struct exchange *x)
@@ -157,19 +191,41 @@ void route_connections(struct exchange *x)
     uint16_t slot = slot_of(key, g->options.slot_seed);
     uint32_t owner = slots_owner(g->slots, slot).peer;
     struct strbuf tag = {0};
-    bool by_tag = http_query_get(x->request->query, "tag", &tag) != ERR_NOT_FOUND;
-    strbuf_free(&tag);
-    if (by_tag) { /* connections get tags from tokens and handlers: nobody has one */
-        exchange_json(x, slice_text("[]"));
-        return;
-    }
-    if (owner == 0) {
-        exchange_error(x, "Moving", "no shard serves this key just now; try again");
+    int by_tag = http_query_get(x->request->query, "tag", &tag);
+    const char *wrong = by_tag == ERR_INVALID ? "BadRequest" : owner == 0 ? "Moving" : NULL;
+    if (wrong) {
+        strbuf_free(&tag);
+        exchange_error(x, wrong,
+                       by_tag == ERR_INVALID ? "tag: one text, percent-encoded"
+                                             : "no shard serves this key just now; try again");
         return;
     }
     struct inquiry *q = inquiry_create(x, 1, 0, connections_finish);
+    q->by_tag = by_tag == ERR_OK;
+    q->tag = tag;
     inquiry_ask(g, q, owner, &(struct msg_ask){.what = ASK_CONNECTIONS}, key, slot);
     inquiry_asked(g, q, JOINED_TIMEOUT_MS);
+}
+
+/* Of a key without a handler a connection is who its token says. */
+static void connection_put(struct gateway *g, struct strbuf *out, const struct subscription *sub)
+{
+    const struct identity *who = subscription_identity(sub);
+    strbuf_put_text(out, "{\"id\":");
+    if (who && who->id.data) {
+        json_quote(out, who->id);
+    } else {
+        strbuf_put_byte(out, '"');
+        session_id_put(out, g, sub->session);
+        strbuf_put_byte(out, '"');
+    }
+    strbuf_put_text(out, ",\"tags\":[");
+    for (size_t i = 0; who && i < who->tags.count; i++) {
+        if (i > 0)
+            strbuf_put_byte(out, ',');
+        json_quote(out, who->tags.at[i]);
+    }
+    strbuf_put_text(out, "],\"state\":null}");
 }
 
 static void connections_put(struct gateway *g, struct strbuf *out, struct room *room)
@@ -181,9 +237,7 @@ static void connections_put(struct gateway *g, struct strbuf *out, struct room *
         if (!sub->session->established || out->size > CONNECTIONS_MAX_BYTES)
             continue;
         strbuf_put_text(out, separator);
-        strbuf_put_text(out, "{\"id\":\"");
-        session_id_put(out, g, sub->session);
-        strbuf_put_text(out, "\",\"tags\":[],\"state\":null}");
+        connection_put(g, out, sub);
         separator = ",";
     }
 }

@@ -376,6 +376,17 @@ def test_frames_and_tokens_of_keys(bin_dir):
         manager = mint(key="desk:a", can=["manage"])
         assert [row["id"] for row in json.loads(ask(c.base, "GET", "/api/desk/a/connections", manager)[2])] == ["ann"]
         ws.close()
+        # of a key without a handler a connection is who its token says
+        manager = mint(key="k", can=["manage"])
+        raw = WebSocket(c.base, f"/events?key=k&token={mint(key='k', id='tom', tags=['red', 'big'])}")
+        other = WebSocket(c.base, f"/events?key=k&token={mint(key='k', tags=['red'])}")
+        rows = json.loads(ask(c.base, "GET", "/connections?key=k", manager)[2])
+        assert {"id": "tom", "tags": ["red", "big"], "state": None} in rows and len(rows) == 2, rows
+        rows = json.loads(ask(c.base, "GET", "/connections?key=k&tag=big", manager)[2])
+        assert [row["id"] for row in rows] == ["tom"], rows
+        assert len(json.loads(ask(c.base, "GET", "/api/events/y/connections?tag=red", mint(prefix="", can=["manage"]))[2])) == 0
+        raw.close()
+        other.close()
         # raw: a frame without the right ends the socket
         for target in ("/ws/desk/a", "/events?key=k"):
             raw = WebSocket(c.base, target, headers={"Authorization": f"Bearer {mint(key=['k', 'desk:a'])}"})
