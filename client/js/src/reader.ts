@@ -210,8 +210,8 @@ export class Reader implements Subscription {
           continue;
         }
         const pending = handler(item);
-        if (pending instanceof Promise) {
-          pending.then(() => {
+        if (typeof (pending as PromiseLike<unknown> | undefined | null)?.then === "function") {
+          (pending as PromiseLike<unknown>).then(() => {
             this.#busy = false;
             this.#drain();
           }, (error: unknown) => this.#finish({ error }, true));

@@ -82,7 +82,7 @@ export interface Subscription<T = unknown> extends AsyncIterable<Event<T>> {
 }
 
 /** Called for each event, in order. While a promise it returned is pending, further events wait. */
-export type Handler<T> = (event: Event<T>) => void | Promise<void>;
+export type Handler<T> = (event: Event<T>) => unknown;
 
 /** What any request takes. */
 export interface RequestOptions {
