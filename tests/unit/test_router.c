@@ -1,5 +1,6 @@
 /* The router core between hubs in memory: what is forwarded, what is refused, and who gets the
  * answer. */
+#include "common/limits.h"
 #include "router_net.h"
 
 #include "router/router_internal.h"
@@ -227,6 +228,25 @@ START_TEST(roles_come_in_by_their_own_door)
     ck_assert(!hub_is_up(s->hub, s->peer));
     struct node *a = client_start(2, ROUTER_DOOR_PUBLISH, ROLE_ADMIN);
     ck_assert(hub_is_up(a->hub, a->peer));
+}
+END_TEST
+
+/* What was revoked is said by gateways, which ask for the right. */
+START_TEST(our_own_keys_are_written_by_gateways_only)
+{
+    for (unsigned i = 0; i < N_SHARDS; i++)
+        shard_start(i);
+    struct node *p = client_start(0, ROUTER_DOOR_PUBLISH, ROLE_PUBLISHER);
+    struct node *g = client_start(1, ROUTER_DOOR_GATEWAY, ROLE_GATEWAY);
+    publish(p, 1, REVOCATIONS_KEY);
+    publish(g, 2, REVOCATIONS_KEY);
+    struct message purge = message_of(MSG_PURGE, 3, REVOCATIONS_KEY);
+    hub_send(p->hub, p->peer, &purge);
+    settle();
+    ck_assert_uint_eq(p->nacks, 2);
+    ck_assert_uint_eq(p->last_nack, NACK_INVALID);
+    ck_assert_uint_eq(g->packs, 1);
+    ck_assert_uint_eq(nodes[SHARD(owner_of(REVOCATIONS_KEY))].publishes, 1);
 }
 END_TEST
 
@@ -460,6 +480,7 @@ int main(void)
     tcase_add_test(tc, a_stream_is_under_way_until_its_end);
     tcase_add_test(tc, a_shard_calls_a_room_of_another);
     tcase_add_test(tc, roles_come_in_by_their_own_door);
+    tcase_add_test(tc, our_own_keys_are_written_by_gateways_only);
     tcase_add_test(tc, hostile_prefixes_have_no_effect);
     tcase_add_loop_test(tc, damaged_packets_do_no_harm, 0, 10);
     tcase_add_test(tc, an_answer_never_reaches_a_later_incarnation);
