@@ -28,6 +28,13 @@ static bool id_read(struct exchange *x)
     return http_decode(part, false, &x->id) == ERR_OK;
 }
 
+/* Whether x->id stands for this piece: a token's channel, or the id that was found. */
+static bool is_given(const struct exchange *x, struct slice piece)
+{
+    return x->route->dialect == ROUTE_ORPC ? slice_is(piece, "{chn}")
+                                           : x->id.size > 0 && is_id(piece);
+}
+
 /* The key of a request; false: a part cannot be decoded. */
 bool own_route_key(struct exchange *x)
 {
@@ -37,9 +44,7 @@ bool own_route_key(struct exchange *x)
     while (template_next(&key, &piece)) {
         if (piece.size == 1)
             strbuf_put_byte(&x->key, *piece.data);
-        else if (x->route->dialect == ROUTE_ORPC && slice_is(piece, "{chn}"))
-            strbuf_put_slice(&x->key, strbuf_slice(&x->id));
-        else if (x->id.size > 0 && is_id(piece))
+        else if (is_given(x, piece))
             strbuf_put_slice(&x->key, strbuf_slice(&x->id));
         else if (http_decode(template_part(x->route->path, path, piece), false, &x->key) != ERR_OK)
             return false;
