@@ -91,7 +91,7 @@ void token_put_duration(struct strbuf *out, int64_t ms)
 static bool time_read(const struct cli *cli, const char *option, const char *text, int64_t *ms)
 {
     struct tm parts = {0};
-    char *end;
+    char *end = NULL;
     if (*text == '+' || *text == '-') {
         bool fine = config_duration(text + 1, ms) == ERR_OK;
         *ms = token_now_ms() + (*text == '-' ? -*ms : *ms);
@@ -104,7 +104,7 @@ static bool time_read(const struct cli *cli, const char *option, const char *tex
         return true;
     }
     double seconds = isdigit((unsigned char)*text) ? strtod(text, &end) : -1;
-    if (seconds >= 0 && seconds < 1e11 && *end == '\0') {
+    if (seconds >= 0 && seconds < 1e11 && end && *end == '\0') {
         *ms = (int64_t)(seconds * 1000);
         return true;
     }

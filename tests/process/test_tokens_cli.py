@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import pathlib
+import re
 import subprocess
 import tempfile
 import time
@@ -125,6 +126,18 @@ def test_check_of_python_tokens(desk):
     text = desk.stoa.out("token", "check", python_token(claims))
     for word in ("signature: good", 'keys "a" "b"', 'publish, methods "say"', "30 min", "in force"):
         assert word in text, (word, text)
+
+
+@desk_test
+def test_the_python_of_the_page(desk):
+    """docs/tokens.md shows how to make one without a library of ours."""
+    page = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "tokens.md").read_text()
+    desk.write("jwt.secret", SECRET + "\n")
+    desk.config('kid: "2026-11", alg: HS256, secret_file: jwt.secret')
+    names = {"open": lambda name: open(desk.dir / name)}
+    exec(re.search(r"```python\n(.*?)```", page, re.S).group(1).replace("\ntoken(open(", "\nmade = token(open("), names)
+    said, _ = desk.check(names["made"])
+    assert said["accepted"] and said["keys"] == ["upload:abc123"], said
 
 
 @desk_test
