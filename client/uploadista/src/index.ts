@@ -6,7 +6,7 @@ export { StoaEmitter, type EmitterStats, type StoaEmitterOptions } from "./emitt
 export { eventSerializer, type FlowEvent, type FlowOf, type Serializer, type UploadEvent, type UploadFile } from "./events.js";
 export {
   BaseEventEmitter, EventBroadcaster, eventEmitterService, stoaEventBroadcaster, stoaEventEmitter, typedEmitter,
-  type TypedEventEmitter,
+  type BaseEventEmitterId, type EventBroadcasterId, type TypedEventEmitter,
 } from "./layers.js";
 export { stoaDurableObjectNamespace, type EventEmitterNamespace, type EventEmitterStub, type ObjectId } from "./namespace.js";
 export type { ConnectOptions, EventPublisher } from "./options.js";

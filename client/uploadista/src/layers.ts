@@ -1,6 +1,6 @@
 /**
  * Layers for Uploadista's servers. A service is known by its tag's key, so these tags are those of `@uploadista/core`
- * without that package.
+ * without that package; and their types are such that a layer of ours is one of theirs for the compiler, too.
  */
 import { Context, Effect, Layer, type Scope } from "effect";
 
@@ -15,7 +15,9 @@ export interface BaseEventEmitter {
   readonly unsubscribe: (key: string, connection?: WebSocketConnection) => Effect.Effect<void>;
   readonly emit: (key: string, text: string) => Effect.Effect<void>;
 }
-export const BaseEventEmitter = Context.GenericTag<BaseEventEmitter>("BaseEventEmitter");
+/** What stands for the service in types: every service that is declared by a tag class of this key. */
+export type BaseEventEmitterId = Context.TagClassShape<"BaseEventEmitter", unknown>;
+export const BaseEventEmitter = Context.GenericTag<BaseEventEmitterId, BaseEventEmitter>("BaseEventEmitter");
 
 /** Uploadista's service `EventBroadcaster`. */
 export interface EventBroadcaster {
@@ -24,7 +26,9 @@ export interface EventBroadcaster {
   readonly subscribe: (channel: string, handler: (text: string) => void) => Effect.Effect<void>;
   readonly unsubscribe: (channel: string) => Effect.Effect<void>;
 }
-export const EventBroadcaster = Context.GenericTag<EventBroadcaster>("EventBroadcaster");
+/** As {@link BaseEventEmitterId}. */
+export type EventBroadcasterId = Context.TagClassShape<"EventBroadcaster", unknown>;
+export const EventBroadcaster = Context.GenericTag<EventBroadcasterId, EventBroadcaster>("EventBroadcaster");
 
 /** The same with events in place of texts, as `UploadEventEmitter` and `FlowEventEmitter` are. */
 export interface TypedEventEmitter<Event> {
@@ -61,13 +65,13 @@ function opened<T extends { ready: Promise<void>; close(): Promise<void> }>(open
  * In place of `webSocketEventEmitter(…)`: the server option `eventEmitter`. Given options it is opened and closed with
  * the layer; building that dies when they break a rule. Given an emitter, it stays the caller's, to ask and to close.
  */
-export function stoaEventEmitter(options: StoaEmitterOptions | StoaEmitter): Layer.Layer<BaseEventEmitter> {
+export function stoaEventEmitter(options: StoaEmitterOptions | StoaEmitter): Layer.Layer<BaseEventEmitterId> {
   const emitter = options instanceof StoaEmitter ? Effect.succeed(options) : opened(() => new StoaEmitter(options));
   return Layer.scoped(BaseEventEmitter, Effect.map(emitter, eventEmitterService));
 }
 
 /** In place of `redisEventBroadcaster(…)`: the server option `eventBroadcaster`. */
-export function stoaEventBroadcaster(options: StoaBroadcasterOptions | StoaBroadcaster): Layer.Layer<EventBroadcaster> {
+export function stoaEventBroadcaster(options: StoaBroadcasterOptions | StoaBroadcaster): Layer.Layer<EventBroadcasterId> {
   const broadcaster = options instanceof StoaBroadcaster ? Effect.succeed(options) : opened(() => new StoaBroadcaster(options));
   return Layer.scoped(EventBroadcaster, Effect.map(broadcaster, (one) => ({
     publish: (channel: string, text: string) => Effect.sync(() => one.publish(channel, text)),
