@@ -138,6 +138,13 @@ static void tell_progress(struct service *service, struct upload *upload)
         upload->told_ms = now;
 }
 
+/* Nothing more comes for now, so this one is not left out for being soon after another. */
+static void tell_where_it_stands(struct service *service, struct upload *upload)
+{
+    upload->told_ms = 0;
+    tell_progress(service, upload);
+}
+
 static void tell_failure(struct service *service, const struct upload *upload)
 {
     char data[256];
@@ -331,6 +338,7 @@ static enum MHD_Result finish_bytes(struct service *service, struct MHD_Connecti
                                     struct upload *upload)
 {
     if (upload->failure == NULL && upload->resumable && upload->offset < upload->size) {
+        tell_where_it_stands(service, upload);
         end_request(upload);
         return answer(connection, 200, "{\"offset\":%" PRIu64 "}", upload->offset);
     }
@@ -401,8 +409,7 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
         return;
     if (upload->file >= 0) {
         if (!upload->answered && upload->resumable) {
-            upload->told_ms = 0;
-            tell_progress(context, upload);
+            tell_where_it_stands(context, upload);
         } else if (!upload->answered) {
             upload->failure = "connection lost";
             tell_failure(context, upload);

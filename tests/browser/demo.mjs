@@ -30,6 +30,16 @@ try {
   const [one, two] = [await open(), await open()];
   ok("two tabs are live");
 
+  // A name that fits no line is cut, and the page stays as wide as its window.
+  const long = `${"a long name ".repeat(12)}.bin`;
+  await one.locator("#file").setInputFiles({ name: long, mimeType: "text/plain", buffer: Buffer.from("x") });
+  await two.locator('li[data-phase="complete"]').waitFor();
+  for (const width of [900, 390]) {
+    await two.setViewportSize({ width, height: 700 });
+    assert.equal(await two.evaluate(() => document.documentElement.scrollWidth), width);
+  }
+  ok("a long name stays within its card");
+
   // A file large enough that the upload takes some seconds at the rate given to the browser's network.
   const file = path.join(data, "holiday film.bin"), size = 12 * 1024 * 1024;
   writeFileSync(file, Buffer.alloc(size, "stoa"));
@@ -56,14 +66,14 @@ try {
   await moved(late, 0);
   assert.equal(await late.locator("li[data-id] .name").first().textContent(), "holiday film.bin");
   ok("a tab opened late shows the upload where it is");
-  for (const page of [one, late]) await page.locator('li[data-phase="complete"]').waitFor({ timeout: 60_000 });
+  for (const page of [one, late]) await page.locator('li[data-phase="complete"]').nth(1).waitFor({ timeout: 60_000 });
   for (const page of [one, late]) assert.equal(await bytes(page), size);
   ok("complete in every tab");
   await late.close();
   const again = await open();
-  await again.locator('li[data-phase="complete"]').waitFor();
+  await again.locator('li[data-phase="complete"]').nth(1).waitFor();
   assert.equal(await bytes(again), size);
-  assert.equal(await again.locator("li[data-id]").count(), 1);
+  assert.equal(await again.locator("li[data-id]").count(), 2);
   ok("closed and opened again: the truth");
   if (shots) await again.screenshot({ path: path.join(shots, "complete.png") });
   assert.equal(await one.locator("#notice").isVisible(), false, await one.locator("#notice").textContent());

@@ -40,7 +40,8 @@ const up = stoa("up", "-d", "--data", data, "--listen", `127.0.0.1:${gateway}`, 
   "--with", `${path.join(bin, "stoa-upload")} --listen 127.0.0.1:${service} --directory uploads`);
 assert.equal(up.status, 0, up.stderr + up.stdout);
 
-const SIZES = { "holiday film.bin": 12, "slides.bin": 6, "archive.bin": 9 }, MIB = 1024 * 1024;
+const LONG = `${"slides of a long name ".repeat(7)}.bin`;
+const SIZES = { "holiday film.bin": 12, [LONG]: 6, "archive.bin": 9 }, MIB = 1024 * 1024;
 const files = Object.entries(SIZES).map(([name, size], i) => {
   const file = path.join(data, name);
   writeFileSync(file, Buffer.alloc(size * MIB, String(i)));
@@ -66,7 +67,7 @@ const truth = async (id) => {
   return row;
 };
 
-const wires = [];
+const wires = [], tabs = [];
 let browser;
 try {
   browser = await launch();
@@ -76,6 +77,7 @@ try {
     const [to_gateway, to_service] = [await wire(gateway), await wire(service)];
     wires.push(to_gateway, to_service);
     const tab = { page, subs: [], complaints: [], patches: 0, cdp: await context.newCDPSession(page) };
+    tabs.push(tab);
     page.on("request", (request) => { if (request.method() === "PATCH") tab.patches++; });
     page.on("websocket", (socket) => socket.on("framesent", ({ payload }) => {
       const { sub } = JSON.parse(payload);
@@ -148,10 +150,15 @@ try {
   ok("a tab opened late says the same");
   const labels = await late.page.locator("progress").evaluateAll((all) => all.map((bar) => bar.labels[0]?.textContent ?? bar.ariaLabel));
   assert.deepEqual([...labels].sort(), ["All uploads", ...Object.keys(SIZES)].sort());
-  ok("every bar has a name");
+  for (const width of [900, 390]) {
+    await late.page.setViewportSize({ width, height: 760 });
+    assert.equal(await late.page.evaluate(() => document.documentElement.scrollWidth), width);
+  }
+  ok("every bar has a name, and a long one stays within its card");
   console.log(`${passed} passed, 0 failed`);
 } catch (error) {
   console.log(`FAIL ${error.stack}`);
+  for (const { page, complaints } of tabs) console.log(await page.locator("main").innerText().catch(String), complaints);
   console.log(spawnSync("bash", ["-c", `tail -n 15 ${data}/logs/*`], { encoding: "utf8" }).stdout);
   console.log(`${passed} passed, 1 failed`);
   process.exitCode = 1;
