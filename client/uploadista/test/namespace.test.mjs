@@ -1,7 +1,5 @@
-// (C) the namespace in place of Durable Objects, under an emitter as Uploadista's, and what an installed package holds.
+// (C) the namespace in place of Durable Objects, under an emitter as Uploadista's.
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import path from "node:path";
 import { after, before, test } from "node:test";
 
 import { Effect } from "effect";
@@ -35,12 +33,4 @@ test("an emitter that was written for Durable Objects", async () => {
   assert.equal(namespace.emitter.stats().stored, 4);
   await browser.close();
   await namespace.emitter.close();
-});
-
-test("the package holds what is built, its README and nothing else", () => {
-  const packed = spawnSync("npm", ["pack", "--dry-run", "--json"], { cwd: path.resolve(import.meta.dirname, ".."), encoding: "utf8" });
-  assert.equal(packed.status, 0, packed.stderr);
-  const names = JSON.parse(packed.stdout)[0].files.map((file) => file.path);
-  assert.deepEqual(names.filter((name) => !/^dist\/[a-z]+\.(js|js\.map|d\.ts)$/.test(name)).sort(), ["README.md", "package.json"]);
-  assert.ok(names.includes("dist/index.js") && names.includes("dist/index.d.ts"));
 });
