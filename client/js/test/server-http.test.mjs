@@ -21,7 +21,7 @@ async function play(answers, options, run) {
     const chunks = [];
     for await (const chunk of request) chunks.push(chunk);
     const url = new URL(request.url, "http://x");
-    requests.push({ path: url.pathname, query: Object.fromEntries(url.searchParams), headers: request.headers,
+    requests.push({ url: request.url, path: url.pathname, query: Object.fromEntries(url.searchParams), headers: request.headers,
       body: Buffer.concat(chunks), method: request.method, at: performance.now() });
     const answer = typeof answers === "function" ? await answers(requests.at(-1), requests.length) : answers[requests.length - 1];
     under--;
@@ -41,11 +41,12 @@ async function play(answers, options, run) {
 
 test("a publish is one POST with what was asked for", () => play([stored("e-7")], { token: "secret" }, async (publisher, requests) => {
   const published = await publisher.publish("upload:ü&1", { percent: 42 },
-    { idempotencyKey: "key ü", conflate: "prozent ü", tags: ["a", "b ü"], to: ["x"], except: ["y", "z"] });
+    { idempotencyKey: "key ü", conflate: "prozent ü", tags: ["a", "b ü"], to: ["x,y"], except: ["y", "z"] });
   assert.deepEqual(published, { id: "e-7", duplicate: false });
   const [{ method, path, query, headers, body }] = requests;
   assert.deepEqual([method, path], ["POST", "/edge/publish"]);
-  assert.deepEqual(query, { key: "upload:ü&1", tags: "a,b ü", to: "x", except: "y,z" });
+  assert.deepEqual(query, { key: "upload:ü&1", tags: "a,b ü", to: "x,y,", except: "y,z" });
+  assert.match(requests[0].url, /&tags=a,b%20%C3%BC&to=x%2Cy,&except=y,z$/);
   assert.equal(Buffer.from(headers["idempotency-key"], "latin1").toString(), "key ü");
   assert.equal(Buffer.from(headers["stoa-conflate"], "latin1").toString(), "prozent ü");
   assert.equal(headers.authorization, "Bearer secret");
@@ -119,7 +120,7 @@ test("of a key one request at a time, of all no more than `concurrency`", () => 
 }));
 
 test("what a header or a list cannot carry is refused at once", () => play([], {}, async (publisher, requests) => {
-  for (const options of [{ idempotencyKey: "a\nb" }, { idempotencyKey: " a" }, { conflate: "a " }, { tags: ["a,b"] }, { to: [""] }])
+  for (const options of [{ idempotencyKey: "a\nb" }, { idempotencyKey: " a" }, { conflate: "a " }, { to: [""] }])
     await assert.rejects(publisher.publish("k", 1, options), { tag: "BadRequest" });
   await assert.rejects(publisher.publishBatch("k", [new Uint8Array([10])]), { tag: "BadRequest" });
   assert.equal(requests.length, 0);

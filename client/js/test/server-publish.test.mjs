@@ -10,7 +10,7 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 
 import { openPublisher } from "../dist/server/index.js";
-import { freePort, startCluster, stoa, waitUntil } from "./cluster.mjs";
+import { authYaml, freePort, mint, startCluster, stoa, waitUntil } from "./cluster.mjs";
 
 /** Everything that is retained of a key. */
 async function logOf(cluster, key) {
@@ -201,6 +201,37 @@ test("one idempotency key is one event, whoever comes with it", async () => {
     }
   } finally {
     await Promise.all([zmq.close(), http.close()]);
+    await cluster.stop();
+  }
+});
+
+test("tags, to and except say who sees an event, whatever way it came", async () => {
+  const cluster = await startCluster({ yaml: authYaml });
+  const publishers = {
+    zmq: await openPublisher({ routers: cluster.routerEndpoints, cluster: "test" }),
+    http: await openPublisher({ url: cluster.url, token: async () => mint({ prefix: "", can: ["publish"] }) }),
+  };
+  try {
+    for (const [key, publisher] of Object.entries(publishers)) {
+      await publisher.publish(key, "all");
+      await publisher.publish(key, "staff", { tags: ["staff", "owners, all of them"] });
+      await publisher.publish(key, "ann", { to: ["ann, the one"] });
+      await publisher.publish(key, "not ann", { except: ["ann, the one"] });
+      await publisher.publish(key, "nobody", { to: [] });
+      const seen = async (claims) => {
+        const answer = await fetch(`${cluster.url}/log?key=${key}`, { headers: { Authorization: `Bearer ${mint({ key, ...claims })}` } });
+        return (await answer.json()).events.map((event) => event.data);
+      };
+      assert.deepEqual(await seen({ id: "ann, the one" }), ["all", "ann"], key);
+      assert.deepEqual(await seen({ id: "bob", tags: ["staff"] }), ["all", "staff", "not ann"], key);
+      assert.deepEqual(await seen({ id: "zoe", tags: ["owners, all of them"] }), ["all", "staff", "not ann"], key);
+      assert.deepEqual(await seen({ id: "root", can: ["subscribe", "manage"] }), ["all", "staff", "ann", "not ann", "nobody"], key);
+    }
+    const reader = await openPublisher({ url: cluster.url, token: mint({ prefix: "", can: ["subscribe"] }) });
+    await assert.rejects(reader.publish("http", 1), { tag: "Forbidden", status: 403 });
+    await reader.close();
+  } finally {
+    await Promise.all(Object.values(publishers).map((publisher) => publisher.close()));
     await cluster.stop();
   }
 });

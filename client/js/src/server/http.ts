@@ -269,19 +269,20 @@ function checkHeaders(order: Order): void {
     if (text !== undefined && (/[\u0000-\u001f\u007f]/.test(text) || text.trim() !== text))
       throw new StoaError("BadRequest", 0, `${name}: over HTTP no control characters, and no spaces at its ends`);
   for (const name of ["tags", "to", "except"] as const)
-    if (order.names[name]?.some((one) => one === "" || one.includes(",")))
-      throw new StoaError("BadRequest", 0, `${name}: over HTTP a name is not empty and has no comma`);
+    if (order.names[name]?.includes("")) throw new StoaError("BadRequest", 0, `${name}: over HTTP a name is not empty`);
   if (order.batch && order.parts.some((part) => part.length === 0 || part.includes(0x0a)))
     throw new StoaError("BadRequest", 0, "over HTTP an event of a batch is not empty and has no line feed");
 }
 
 function targetOf(url: URL, order: Order): string {
-  const query = new URLSearchParams({ key: order.keyText });
+  let query = `key=${encodeURIComponent(order.keyText)}`;
   for (const name of ["tags", "to", "except"] as const) {
     const list = order.names[name];
-    if (list) query.set(name, list.join(","));
+    if (!list) continue;
+    // A bare comma says that encoded ones belong to the names; of one name it stands behind it.
+    query += `&${name}=${list.map(encodeURIComponent).join(",")}${list.length === 1 ? "," : ""}`;
   }
-  return `${url.origin}${url.pathname.replace(/\/$/, "")}/publish?${query.toString()}`;
+  return `${url.origin}${url.pathname.replace(/\/$/, "")}/publish?${query}`;
 }
 
 function bodyOf(order: Order): Uint8Array<ArrayBuffer> {
