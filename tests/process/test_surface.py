@@ -700,7 +700,7 @@ def test_variables_and_refused_files(bin_dir):
         refused("auth: { mode: token }\n", "bad.yaml:1: auth.mode", "secret_file")
         refused("types: { t: { handler: rooms/t.py } }\n", "types.t.handler", "rooms/t.py")
         refused("types: { t: { presence: true } }\n", "bad.yaml:1: types.t.presence", "needs a handler")
-        refused("routes: [ { path: /x, key: k, dialect: orpc } ]\n", "routes", "orpc")
+        refused("routes: [ { path: /x, key: k, dialect: pigeon } ]\n", "routes", "pigeon")
         refused("routes: [ { path: '/x/{id}', key: '{no}' } ]\n", "bad.yaml:1: routes[0]", "{no}")
         refused("", "auth", "mode: none", STOA_GATEWAY_LISTEN="0.0.0.0:0")
         refused("", "STOA_GATEWAY_LIMITS_SOCKETS", STOA_GATEWAY_LIMITS_SOCKETS="many")
