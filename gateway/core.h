@@ -335,7 +335,8 @@ struct gateway {
     struct token_cache *tokens;
     struct identity *nobody; /* a socket that was opened without a token: no right at all */
     struct revoked *revoked; /* NULL: nobody is asked who he is (revoked.c) */
-    uint64_t last_member;
+    struct map *twins;       /* orpc: by key and id */
+    uint64_t last_member, last_orpc;
     uint32_t last_cid;
     uint32_t last_router;
     size_t publish_bytes; /* held by publishes in flight */
@@ -511,7 +512,8 @@ void session_drained(struct gateway *g, struct session *s);
 void session_init(struct gateway *g);
 void stream_begin(struct gateway *g, struct session *s); /* first words of an event stream */
 void session_drain(struct gateway *g, int64_t spread_ms);
-void orpc_free(struct session *s); /* session_orpc.c; of any session */
+void orpc_free(struct gateway *g, struct session *s); /* session_orpc.c; of any session */
+bool orpc_is_stale(const struct session *s);          /* orpc_twins.c: a newer one has its id */
 void session_id_put(struct strbuf *out, const struct gateway *g, const struct session *s);
 
 /* ---- hold.c ---- */

@@ -123,6 +123,8 @@ static bool is_for(const struct packs *p, const struct subscription *sub, const 
         return true;
     if (sub->overhears && !(e->flags & EVENT_TRANSIENT))
         return true;
+    if (p->live && !mb && orpc_is_stale(sub->session) && filter_chooses(e->filter))
+        return false;
     return admits(sub, e->filter);
 }
 

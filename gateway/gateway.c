@@ -268,6 +268,7 @@ struct gateway *gateway_create(const struct gateway_options *options,
     g->waiters = map_create(rng_u64(&g->rng));
     g->calls = map_create(rng_u64(&g->rng));
     g->members = map_create(rng_u64(&g->rng));
+    g->twins = map_create(rng_u64(&g->rng));
     g->shards = mem_zalloc((options->n_shards ? options->n_shards : 1) * sizeof *g->shards);
     for (unsigned i = 0; i < options->n_routers; i++)
         STOA_ASSERT(hub_dial(g->hub) == i + 1);
@@ -336,6 +337,7 @@ void gateway_destroy(struct gateway **g_p)
     map_destroy(&g->waiters);
     map_destroy(&g->calls);
     map_destroy(&g->members);
+    map_destroy(&g->twins);
     for (unsigned i = 0; i < g->options.n_shards; i++)
         mem_free(g->shards[i].marks);
     mem_free(g->shards);

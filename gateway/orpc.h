@@ -7,7 +7,10 @@
 #include "gateway/core.h"
 #include "gateway/orpc_frame.h"
 
+struct twins;
+
 struct orpc { /* of a session */
+    struct session *session;
     const struct gateway_route *route;
     bool named;           /* E2: the connection has an id, and its token can be changed */
     bool opened;          /* the stream has its response: events may follow */
@@ -16,6 +19,9 @@ struct orpc { /* of a session */
     struct form form;     /* of its events */
     struct list calls;    /* of struct orpc_call, that run */
     uint64_t last_call;
+    uint64_t birth;      /* later ones are newer sockets */
+    struct twins *twins; /* while subscribed: sockets with its id; NULL: not among any */
+    struct list in_twins;
 };
 
 /* ---- session_orpc.c ---- */
@@ -40,6 +46,10 @@ void orpc_call_done(struct gateway *g, struct session *s, struct slice ref, stru
 void orpc_call_item(struct gateway *g, struct session *s, struct slice ref, struct slice item);
 /* An error of ours in oRPC's words. NULL: the tag is a room's own, and stays. */
 const char *orpc_code(struct slice tag, unsigned *status);
+
+/* ---- orpc_twins.c: sockets of one id ---- */
+void orpc_twin_enter(struct gateway *g, struct session *s);
+void orpc_twin_leave(struct gateway *g, struct session *s);
 
 /* ---- orpc_route.c ---- */
 /* Who a token says that its bearer is, on this key. `id`: data NULL: the token's kind has none. */

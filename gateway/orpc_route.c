@@ -66,6 +66,9 @@ static void session_begin(struct exchange *x, const struct orpc_claims *claims)
     o->named = claims->generation == ORPC_E2;
     strbuf_put_slice(&o->key, strbuf_slice(&x->key));
     list_init(&o->calls);
+    list_init(&o->in_twins);
+    o->session = s;
+    o->birth = ++g->last_orpc;
     s->orpc = o;
     s->visitor = visitor_of(g, x->request);
     session_identify(g, s, identity_ref(x->who));

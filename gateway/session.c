@@ -59,7 +59,7 @@ void session_free(struct gateway *g, struct session *s, unsigned code, struct sl
     identity_unref(s->identity);
     mem_free(s->visitor);
     mem_free(s->viewer);
-    orpc_free(s);
+    orpc_free(g, s);
     mem_free(s->farewell);
     mem_free(s);
 }

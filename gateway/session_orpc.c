@@ -245,8 +245,9 @@ static bool orpc_tell(struct gateway *g, struct subscription *sub, enum sub_stat
     return !s->closing;
 }
 
-static void stream_forget(struct session *s)
+static void stream_forget(struct gateway *g, struct session *s)
 {
+    orpc_twin_leave(g, s);
     strbuf_reset(&s->orpc->stream);
     strbuf_free(&s->orpc->form.comment);
     s->form = NULL;
@@ -269,7 +270,7 @@ static void orpc_refused(struct gateway *g, struct subscription *sub, const stru
     refusal_note(g, r);
     refuse_with(g, s, strbuf_slice(&s->orpc->stream), code ? slice_text(code) : r->tag, status,
                 hidden ? slice_text("Internal server error") : r->text);
-    stream_forget(s);
+    stream_forget(g, s);
 }
 
 /* ---- subscribe ---- */
@@ -322,7 +323,7 @@ static void stream_refuse(struct gateway *g, struct session *s, const char *tag,
     refused_note(g, tag, message);
     orpc_refuse(g, s, strbuf_slice(&s->orpc->stream), code ? code : "INTERNAL_SERVER_ERROR", status,
                 message);
-    stream_forget(s);
+    stream_forget(g, s);
 }
 
 static void on_subscribe(struct gateway *g, struct session *s, const struct orpc_frame *f)
@@ -346,8 +347,10 @@ static void on_subscribe(struct gateway *g, struct session *s, const struct orpc
     const char *tag = join_request(g, s, &request, &message);
     if (tag)
         stream_refuse(g, s, tag, message);
-    else if (!subscription_open(g, s, strbuf_slice(&o->key), &start,
-                                request.size > 0 ? &request : NULL))
+    else if (subscription_open(g, s, strbuf_slice(&o->key), &start,
+                               request.size > 0 ? &request : NULL))
+        orpc_twin_enter(g, s);
+    else
         stream_refuse(g, s, "Busy", "this gateway holds too many keys; try another");
     strbuf_free(&request);
 }
@@ -424,7 +427,7 @@ static void on_abort(struct gateway *g, struct session *s, struct slice id)
     }
     if (sub)
         subscription_free(g, sub);
-    stream_forget(s);
+    stream_forget(g, s);
 }
 
 static void request_run(struct gateway *g, struct session *s, const struct orpc_frame *f)
@@ -465,12 +468,13 @@ static void orpc_frame(struct gateway *g, struct session *s, struct slice payloa
     orpc_frame_free(&f);
 }
 
-void orpc_free(struct session *s)
+void orpc_free(struct gateway *g, struct session *s)
 {
     struct orpc *o = s->orpc;
     if (!o)
         return;
     orpc_calls_free(o);
+    orpc_twin_leave(g, s);
     strbuf_free(&o->key);
     strbuf_free(&o->stream);
     strbuf_free(&o->form.comment);

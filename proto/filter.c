@@ -163,3 +163,9 @@ bool filter_admits(struct slice filter, struct slice session, struct slice id,
         return false;
     return !runs[LIST_TAGS].given || names_any(runs[LIST_TAGS], tags, n_tags);
 }
+
+bool filter_chooses(struct slice filter)
+{
+    struct run runs[LISTS];
+    return read_lists(filter, runs) == ERR_OK && (runs[LIST_TO].given || runs[LIST_TAGS].given);
+}

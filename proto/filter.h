@@ -34,5 +34,7 @@ MUST_USE int filter_decode(struct slice bytes, struct message_arena *arena, stru
  * no memory. */
 bool filter_admits(struct slice filter, struct slice session, struct slice id,
                    const struct slice *tags, size_t n_tags);
+/* Whether it names whom it is for (`to` or `tags`), not only whom it is not for. */
+bool filter_chooses(struct slice filter);
 
 #endif

@@ -364,6 +364,32 @@ START_TEST(test_filters)
 }
 END_TEST
 
+START_TEST(test_newest_of_one_id)
+{
+    struct client *old = subscribed(1, "ann", E2_CLAIMS);
+    publish_to("1", "ann", NULL, NULL);
+    hears(old, EVENT("\"1\"", "1", "1"));
+    struct client *young = open_e2(2, "ann", E2_CLAIMS);
+    publish_to("2", "ann", NULL, NULL); /* the newer one does not listen yet */
+    hears(old, EVENT("\"1\"", "2", "2"));
+    say(2, SUBSCRIBE("\"1\""));
+    hears(young, OPENED("\"1\""));
+    say(1, RESUME("\"2\"", "2")); /* which makes it no newer */
+    hears(old, OPENED("\"2\""));
+    publish_to("3", "ann", NULL, NULL);
+    publish_to("4", NULL, NULL, "tag1");
+    publish_to("5", NULL, "bob", NULL);
+    hears(old, EVENT("\"2\"", "5", "5"));
+    hears(old, "");
+    hears(young, EVENT("\"1\"", "3", "3"));
+    hears(young, EVENT("\"1\"", "4", "4"));
+    hears(young, EVENT("\"1\"", "5", "5"));
+    hang_up(2, 1006);
+    publish_to("6", "ann", NULL, NULL);
+    hears(old, EVENT("\"2\"", "6", "6"));
+}
+END_TEST
+
 /* ---- the token while connected ---- */
 
 static void update(unsigned client, const char *token)
@@ -492,6 +518,7 @@ int main(void)
     tcase_add_test(c, test_streams_of_one_name_share_their_frames);
     tcase_add_test(c, test_more_names_than_places);
     tcase_add_test(c, test_filters);
+    tcase_add_test(c, test_newest_of_one_id);
     tcase_add_test(c, test_update_token);
     tcase_add_test(c, test_bad_frames_are_ignored);
     tcase_add_test(c, test_addresses_and_binary);
