@@ -49,8 +49,9 @@ interface Waiting extends Item {
 }
 
 interface Lane {
-  readonly waiting: Waiting[];
+  waiting: Waiting[];
   first: number; // of `waiting`; those before it have gone
+  live: number; // of those from `first` on, the rest has gone
   sent: number;
   paused: boolean;
   listed: boolean; // in `ready`
@@ -60,6 +61,8 @@ interface Lane {
 /** Memory that an event takes besides its text, about. */
 const ITEM_BYTES = 128;
 const BUSY_PAUSE_MS = 100;
+/** Places of a lane that may be empty besides half of it. */
+const SPARE = 32;
 
 export class EmitQueue {
   readonly counts: QueueCounts = { emitted: 0, stored: 0, conflated: 0, droppedProgress: 0, droppedEvents: 0, failed: 0 };
@@ -105,6 +108,7 @@ export class EmitQueue {
     }
     lane.waiting.push(waiting);
     this.account(waiting);
+    this.compact(lane);
     this.list(lane);
     this.sendSome();
   }
@@ -162,6 +166,7 @@ export class EmitQueue {
   private account(waiting: Waiting): void {
     this.waitingEvents++;
     this.waitingBytes += waiting.bytes;
+    waiting.lane.live++;
     if (waiting.name === undefined) return;
     waiting.lane.named.set(waiting.name, waiting);
     this.named.add(waiting);
@@ -173,6 +178,7 @@ export class EmitQueue {
     waiting.gone = true;
     this.waitingEvents--;
     this.waitingBytes -= waiting.bytes;
+    waiting.lane.live--;
     if (this.named.delete(waiting)) this.namedBytes -= waiting.bytes;
     if (waiting.name !== undefined && waiting.lane.named.get(waiting.name) === waiting) waiting.lane.named.delete(waiting.name);
   }
@@ -182,7 +188,7 @@ export class EmitQueue {
   private laneOf(key: string): Lane {
     let lane = this.lanes.get(key);
     if (!lane) {
-      lane = { waiting: [], first: 0, sent: 0, paused: false, listed: false, named: new Map() };
+      lane = { waiting: [], first: 0, live: 0, sent: 0, paused: false, listed: false, named: new Map() };
       this.lanes.set(key, lane);
     }
     return lane;
@@ -200,6 +206,13 @@ export class EmitQueue {
       lane.waiting.splice(0, lane.first);
       lane.first = 0;
     }
+  }
+
+  /** So that those that were replaced or dropped take no memory while the first one waits. */
+  private compact(lane: Lane): void {
+    if (lane.waiting.length - lane.first <= 2 * lane.live + SPARE) return;
+    lane.waiting = lane.waiting.filter((waiting, i) => i >= lane.first && !waiting.gone);
+    lane.first = 0;
   }
 
   private list(lane: Lane): void {

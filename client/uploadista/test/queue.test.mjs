@@ -58,6 +58,19 @@ test("a newer progress takes the place of the one that waits, behind what came b
   assert.deepEqual(texts().slice(4), ["40 %", "50 %"]);
 });
 
+test("what was replaced or dropped takes no memory while the first of its key waits", async () => {
+  const { queue, sent, add, texts } = played({ events: 100 });
+  for (const text of ["on its way", "waits"]) add("a", text);
+  for (let i = 0; i < 10_000; i++) add("a", `${i}`, "p");
+  assert.ok(queue.lanes.get("a").waiting.length < 100);
+  for (let i = 0; i < 10_000; i++) add("b", `${i}`, `p${i}`);
+  assert.ok(queue.lanes.get("b").waiting.length < 250, `${queue.lanes.get("b").waiting.length}`);
+  balanced(queue);
+  while (queue.events > 0) await sent.find((item) => !item.ended && (item.ended = true)).end();
+  assert.deepEqual(texts().filter((_, i) => sent[i].key === "a"), ["on its way", "waits"]);
+  assert.equal(texts().at(-1), "9999");
+});
+
 test("when it is full progress makes room, the oldest first, then the newest event is dropped", async () => {
   const { queue, dropped, sent, add, texts } = played({ events: 5 });
   for (const key of ["a", "b"]) add(key, "start");
