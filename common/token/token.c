@@ -1,5 +1,6 @@
-/* CORE. See token.h. Without a `kid` every key of the token's algorithm is tried, which is as many
- * signatures as keys were configured, and none for a token that has not the form. */
+/* CORE. See token.h. Without a `kid`, in the token or of a key, every such key of the token's
+ * algorithm is tried, which is as many signatures as keys were configured, and none for a token
+ * that has not the form. */
 #include "common/token/token.h"
 
 #include "common/json.h"
@@ -66,17 +67,18 @@ static const struct jws_key *signer_of(const struct token_checker *checker, cons
     *wrong = jws->kid.data ? "no key has its kid" : "no key is of its algorithm";
     for (size_t i = 0; i < checker->n_keys; i++) {
         const struct jws_key *key = checker->keys[i];
-        if (jws->kid.data && !slice_is(jws->kid, jws_key_id(key)))
+        bool named = jws->kid.data && *jws_key_id(key) != '\0';
+        if (named && !slice_is(jws->kid, jws_key_id(key)))
             continue;
         if (jws_key_algorithm(key) != jws->algorithm) {
-            if (jws->kid.data)
+            if (named)
                 *wrong = "its algorithm is not that of the key with its kid";
             continue;
         }
         if (jws_verify(key, jws))
             return key;
-        *wrong = jws->kid.data ? "its signature is not of the key with its kid"
-                               : "its signature is not of any key of its algorithm";
+        *wrong = named ? "its signature is not of the key with its kid"
+                       : "its signature is not of any key of its algorithm";
     }
     return NULL;
 }

@@ -1,6 +1,7 @@
 /* CORE. JSON Web Tokens: text in, identity out. The keys decide how a token is checked, never the
  * token: its `kid` selects a key, its `alg` must be that key's, and what names no key is tried with
- * every key of its algorithm. What is wrong with a token is not told apart for whoever sent it.
+ * every key of its algorithm, as a key without a `kid` is with every token of its own. What is
+ * wrong with a token is not told apart for whoever sent it.
  *
  * Checked here: size, form, signature, claims that are ill-typed or missing, `iss` and `aud`, and
  * that `exp` lies no further ahead of `iat` (without it: of now) than max_ttl. Not checked: whether

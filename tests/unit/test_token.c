@@ -293,7 +293,8 @@ START_TEST(keys_rotate)
         {"idp", TOKEN_RS256, other.private_pem, NULL},
         {"idp", TOKEN_HS256, rsa.public_pem, NULL}, /* what is public is no secret */
         {NULL, TOKEN_HS256, rsa.public_pem, NULL},
-        {"x", TOKEN_ES256, p256.private_pem, NULL},
+        {"x", TOKEN_ES256, p256.private_pem, ""}, /* a key without a kid is for any */
+        {"x", TOKEN_HS256, p256.public_pem, NULL},
     };
     struct token_checker *checker = checker_of(keys, 4, NULL, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
