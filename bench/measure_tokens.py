@@ -4,9 +4,11 @@ import base64
 import hashlib
 import hmac
 import json
+import pathlib
 import time
 
 from measure import Stoa
+from cluster import wait_until
 
 MARKS = "<!-- token figures -->", "<!-- end of token figures -->"
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -46,10 +48,17 @@ class Asked(Open):
 def upgrades(server, options):
     words = ["--url", f"ws://127.0.0.1:{server.base[1]}/events?key={{room}}{server.query}", *server.load_words(), "--conns", SOCKETS,
              "--rooms", SOCKETS, "--no-pub", "--connect-concurrency", 128, "--connect-timeout", 60]
+    gateway = server.cluster.gateways[0]
+
+    def on_cpu_us():
+        return int(pathlib.Path(f"/proc/{gateway.child.pid}/schedstat").read_text().split()[0]) / 1000
     result = {}
     for time_of in ("first", "second"):
+        wait_until("no socket is open", lambda: gateway.metric("stoa_sockets") == 0, 60, 0.1)
+        before = on_cpu_us()
         r = server.load(*words)
         result[f"{time_of} opened/s"] = r["connects_per_s"]
+        result[f"{time_of} gateway us each"] = (on_cpu_us() - before) / SOCKETS
         result[f"{time_of} failed"] = r["conn_failed"]
     return result
 
@@ -69,4 +78,7 @@ def targets(of, _):
     for time_of, words in (("first", "new to the gateway"), ("second", "known to it")):
         plain, asked = of(Open.name, "upgrades", f"{time_of} opened/s"), of(Asked.name, "upgrades", f"{time_of} opened/s")
         if plain and asked:
-            yield f"upgrades with tokens {words} / without >= 0.7", asked / plain, asked / plain >= 0.7
+            yield f"upgrades/s with tokens {words} / without >= 0.7", asked / plain, asked / plain >= 0.7
+        plain, asked = of(Open.name, "upgrades", f"{time_of} gateway us each"), of(Asked.name, "upgrades", f"{time_of} gateway us each")
+        if plain and asked:
+            yield f"upgrades a second of gateway CPU with tokens {words} / without >= 0.7", plain / asked, plain / asked >= 0.7
