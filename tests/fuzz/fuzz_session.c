@@ -1,8 +1,8 @@
 /* CORE. A client's frames in the stoa.v1 dialect, and requests with their queries, against the
  * gateway's core with a cluster in memory: whatever comes, every answer is well formed, and the
  * gateway serves the next client. The input is text: lines that begin with a method are requests,
- * with WS openings of raw sockets, all others are frames of one socket. Rooms with handlers let
- * everybody in and take everything; what a handler is told of a request is always JSON. */
+ * with WS openings of sockets of one key, all others are frames of one socket. Rooms with handlers
+ * let everybody in and take everything; what a handler is told of a request is always JSON. */
 #include "common/hash.h"
 #include "common/json.h"
 #include "common/utf8.h"
@@ -85,6 +85,8 @@ static void socket_line(unsigned n, const char *target)
 {
     struct client *c = upgrade(REQUESTER + n, target, NULL);
     STOA_ASSERT(c->upgraded || c->responses == 1);
+    if (c->upgraded && strncmp(target, "/uploadista/", 12) == 0)
+        STOA_ASSERT(json_valid(slice_text(frame(c)))); /* it is told something, whatever it asked */
     if (c->upgraded && !c->closed && target[0] == '/')
         say(REQUESTER + n, target);
     hang_up(REQUESTER + n, 1000);
