@@ -209,6 +209,29 @@ def test_expired(bin_dir):
             assert short.split(".")[1] not in process.log_tail(100000), process.name
 
 
+def test_revoked(bin_dir):
+    """A revoked token ends its viewers on every gateway, and lets in nobody any more; others stay."""
+    with Cluster(bin_dir, gateways=2, extra=AUTH) as c:
+        bad, good = token({"key": "u1", "jti": "bad"}), token({"key": "u1", "jti": "good"})
+        target = "/uploadista/ws/upload/u1?token="
+        revoked = [WebSocket(gateway.base, target + bad) for gateway in c.gateways]
+        stays = WebSocket(c.base, target + good)
+        for socket in [*revoked, stays]:
+            assert exact(socket.recv()) == subscribed("u1") and exact(socket.recv()) == connection("u1")
+        manager = token({"prefix": "", "can": ["manage", "publish"]})
+        status, _, body = http_request(c.base, "POST", "/revoke", b'{"jti":"bad"}', {"Authorization": f"Bearer {manager}"})
+        assert status == 200, (status, body)
+        for socket in revoked:
+            assert closed(socket) == (1008, "Token revoked")
+        for gateway in c.gateways:
+            again = WebSocket(gateway.base, target + bad)
+            assert again.recv_json()["code"] == "AUTH_FAILED"
+            assert closed(again)[0] == 4001
+        publish(c, "u1", "1", manager)
+        assert stays.recv() == "1"
+        stays.close()
+
+
 def test_missed(bin_dir):
     """Who resumes behind what is gone is told by a frame that clients take, before what is left."""
     with Cluster(bin_dir, extra="types: { events: { retention: { count: 3 } } }\n") as c:
