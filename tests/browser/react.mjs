@@ -21,7 +21,8 @@ const gateway = await free_port(), service = await free_port();
 const origin = `http://127.0.0.1:${gateway}`;
 
 // Chromium's switch lets no new connection out, but leaves those that are open alone; a network that is gone does not.
-// So each tab reaches gateway and upload service through wires of its own, which are cut with the switch.
+// So each tab reaches gateway and upload service through wires of its own, which are cut with the switch. Whether the
+// page hears of the cut while it is switched off is not said: it may take its sockets for open until it is on again.
 async function wire(port) {
   const ends = new Set();
   const server = createServer((near) => {
@@ -91,7 +92,6 @@ try {
       await tab.cdp.send("Network.emulateNetworkConditions", { offline, latency: 5, downloadThroughput: -1, uploadThroughput: 1.5 * MIB });
       if (offline) for (const line of [to_gateway, to_service]) line.cut();
     };
-    tab.link = (state) => page.locator(`.link[data-state=${state}]`).waitFor();
     tab.moved = (from) => page.waitForFunction((n) => Number(document.querySelector(".totals")?.dataset.bytes ?? 0) > n, from, { timeout: 60_000 });
     return tab;
   };
@@ -109,12 +109,13 @@ try {
 
   // The tab that watches and the one that sends lose their network, one after the other; meanwhile both shards die.
   await two.network(true);
-  await two.link("reconnecting");
+  await two.page.waitForFunction(() => !navigator.onLine);
   const seen = await rows(two.page);
   await one.moved(Object.values(seen).reduce((sum, { bytes }) => sum + bytes, 0) + 3 * MIB);
-  assert.deepEqual(await rows(two.page), seen);
+  const sum = async ({ page }) => Object.values(await rows(page)).reduce((all, { bytes }) => all + bytes, 0);
+  assert.ok(await sum(two) + 2 * MIB < await sum(one), "the tab that is off stands still");
   await one.network(true);
-  await one.link("reconnecting");
+  await one.page.waitForFunction(() => !navigator.onLine);
   const pids = execFileSync("pgrep", ["-f", `stoa-shard.*${data}`], { encoding: "utf8" }).trim().split("\n");
   assert.equal(pids.length, 2);
   for (const pid of pids) process.kill(Number(pid), "SIGKILL");
@@ -122,12 +123,13 @@ try {
   assert.equal(one.patches, 3);
   await one.network(false);
   await two.network(false);
-  for (const tab of [one, two]) await tab.link("live");
   ok("network off in both tabs, both shards killed, network on");
 
   for (const { page } of [one, two]) await page.waitForFunction(() =>
     document.querySelectorAll("li[data-phase=complete]").length === 3, null, { timeout: 90_000 });
-  for (const { page, complaints } of [one, two]) {
+  for (const { page, complaints, subs } of [one, two]) {
+    await page.locator(".link[data-state=live]").waitFor();
+    for (const key of ["uploads", ...ids]) assert.ok(subs.filter((sub) => sub === key).length >= 2, `${key} was not resumed`);
     const now = await rows(page);
     assert.deepEqual(Object.keys(now).sort(), [...ids].sort());
     for (const [id, row] of Object.entries(now)) {
