@@ -16,7 +16,7 @@ const RETRY_MAX_MS = 2000;
 /** A gateway answers within 10 s. */
 const ATTEMPT_TIMEOUT_MS = 15_000;
 /** Errors of a connection that never stood: nothing was sent. */
-const NOT_CONNECTED = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "UND_ERR_CONNECT_TIMEOUT"]);
+const NOT_CONNECTED = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "UND_ERR_CONNECT_TIMEOUT", "bad port"]);
 
 /** A token, or how to get one; asked before each request. */
 export type Token = string | Effect.Effect<string, unknown>;
@@ -96,9 +96,10 @@ function ran(attempt: Attempt): boolean {
 }
 
 function notReached(request: RoomRequest, host: string, error: unknown): Attempt {
-  const code = ((error as { cause?: { code?: unknown } }).cause ?? {}).code;
-  const maybe = !(typeof code === "string" && NOT_CONNECTED.has(code));
-  const words = maybe ? `${host} did not answer` : `${host} was not reached (${String(code)}): nothing ran`;
+  const { code, message } = (error as { cause?: { code?: unknown; message?: unknown } }).cause ?? {};
+  const why = message === "bad port" ? message : String(code); // a port that fetch never asks
+  const maybe = !NOT_CONNECTED.has(why);
+  const words = maybe ? `${host} did not answer` : `${host} was not reached (${why}): nothing ran`;
   return { failure: new Unreachable(failed(request, 0, words, { cause: error })), again: true, maybe };
 }
 

@@ -39,10 +39,10 @@ export async function refusalOf(answer: Response): Promise<StoaError> {
   return new StoaError(refusal.tag, answer.status, refusal.message, Number.isFinite(seconds) ? { retryAfter: seconds * 1000 } : {});
 }
 
-/** Whether a network error tells that nothing was sent; only Node says so. */
+/** Whether a network error tells that nothing was sent; only Node says so. "bad port": one that fetch never asks. */
 function unsent(error: unknown): boolean {
-  const code = ((error as { cause?: { code?: unknown } }).cause ?? {}).code;
-  return code === "ECONNREFUSED" || code === "ENOTFOUND" || code === "EAI_AGAIN";
+  const { code, message } = (error as { cause?: { code?: unknown; message?: unknown } }).cause ?? {};
+  return code === "ECONNREFUSED" || code === "ENOTFOUND" || code === "EAI_AGAIN" || message === "bad port";
 }
 
 const again = (status: number) => status === 429 || status === 503 || status === 504;

@@ -126,3 +126,9 @@ test("what a header or a list cannot carry is refused at once", () => play([], {
   assert.equal(requests.length, 0);
   assert.equal(publisher.stats().queuedEvents, 0);
 }));
+
+test("a port that fetch never asks is no answer that was lost", async () => {
+  const publisher = await openPublisher({ url: "http://127.0.0.1:9" });
+  await assert.rejects(publisher.publish("k", 1, { timeout: 300 }), (error) => error.tag === "Unreachable" && /bad port/.test(error.message));
+  await publisher.close(0);
+});

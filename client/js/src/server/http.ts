@@ -25,7 +25,7 @@ import { EMPTY } from "./wire.js";
 const ATTEMPT_TIMEOUT_MS = 15000;
 const SHIFT_MAX = 6;
 /** Errors of a connection that never stood: nothing was sent. */
-const NOT_CONNECTED = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "UND_ERR_CONNECT_TIMEOUT"]);
+const NOT_CONNECTED = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "UND_ERR_CONNECT_TIMEOUT", "bad port"]);
 
 /** The queue of one key. */
 class Line extends ListNode {
@@ -298,8 +298,10 @@ function bodyOf(order: Order): Uint8Array<ArrayBuffer> {
 
 const LINE_FEED = Buffer.from("\n");
 
+/** Why a connection failed: a code of the system's, or "bad port", one that fetch never asks. */
 function codeOf(error: unknown): string {
-  const cause = error instanceof Error ? (error.cause as { code?: unknown } | undefined) : undefined;
+  const cause = error instanceof Error ? (error.cause as { code?: unknown; message?: unknown } | undefined) : undefined;
+  if (cause?.message === "bad port") return "bad port";
   return typeof cause?.code === "string" ? cause.code : "";
 }
 
