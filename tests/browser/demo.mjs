@@ -1,18 +1,19 @@
-// The demo as a person uses it: a real file dropped into a page in Chromium moves the bar in two tabs; the
-// shard is killed with SIGKILL in the middle; a tab closed and opened again shows the truth.
+// The demo as a person uses it: a real file dropped into a page in Chromium moves the bar in two tabs; the shards
+// are killed with SIGKILL and the upload's connection is cut in the middle; a tab closed and opened again shows the truth.
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { bin, free_port, launch, root } from "./lib.mjs";
+import { bin, free_port, launch, root, wire } from "./lib.mjs";
 
 const shots = process.env.STOA_SCREENSHOTS;
 const data = mkdtempSync(path.join(tmpdir(), "stoa-demo-"));
 let passed = 0;
 const ok = (name) => { passed++; console.log(`ok   ${name}`); };
 const gateway = await free_port(), service = await free_port();
-const page_url = `http://127.0.0.1:${gateway}/?upload=${encodeURIComponent(`http://127.0.0.1:${service}`)}`;
+const line = await wire(service);
+const page_url = `http://127.0.0.1:${gateway}/?upload=${encodeURIComponent(line.url)}`;
 const up = spawnSync(path.join(bin, "stoa"), ["up", "-d", "--data", data, "--listen", `127.0.0.1:${gateway}`,
   "--page", path.join(root, "examples/upload/page.html"),
   "--with", `${path.join(bin, "stoa-upload")} --listen 127.0.0.1:${service} --directory uploads`], { encoding: "utf8", timeout: 120_000 });
@@ -62,6 +63,12 @@ try {
   assert.equal(await one.locator("#link").getAttribute("data-state"), "live");
   ok("both shards killed in the middle: the bar goes on, the socket stayed open");
 
+  const at = await bytes(one);
+  line.cut();
+  await one.locator("#notice", { hasText: "the connection was lost" }).waitFor();
+  await moved(one, at);
+  ok("the upload's connection cut: it goes on where it was");
+
   const late = await open();
   await moved(late, 0);
   assert.equal(await late.locator("li[data-id] .name").first().textContent(), "holiday film.bin");
@@ -76,6 +83,8 @@ try {
   assert.equal(await again.locator("li[data-id]").count(), 2);
   ok("closed and opened again: the truth");
   if (shots) await again.screenshot({ path: path.join(shots, "complete.png") });
+  assert.deepEqual(readFileSync(path.join(data, "uploads", await again.locator("li[data-id]").first().getAttribute("data-id"))), readFileSync(file));
+  ok("the file is what was sent");
   assert.equal(await one.locator("#notice").isVisible(), false, await one.locator("#notice").textContent());
   console.log(`${passed} passed, 0 failed`);
 } catch (error) {
@@ -85,6 +94,7 @@ try {
   process.exitCode = 1;
 } finally {
   await browser?.close();
+  line.close();
   const down = spawnSync(path.join(bin, "stoa"), ["down", "--data", data], { encoding: "utf8", timeout: 120_000 });
   if (down.status !== 0) { console.log(down.stderr); process.exitCode = 1; }
   rmSync(data, { recursive: true, force: true });

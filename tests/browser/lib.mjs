@@ -1,6 +1,7 @@
 // What the tests in a browser share: programs, ports, a local cluster, Chromium.
 import { spawnSync } from "node:child_process";
-import { createServer } from "node:net";
+import { once } from "node:events";
+import { connect, createServer } from "node:net";
 import path from "node:path";
 import { chromium } from "playwright-core";
 
@@ -19,6 +20,22 @@ export const free_port = async () => {
     if (server) return new Promise((resolve) => { server.close(() => resolve(port)); });
   }
 };
+
+// A connection to a port of this machine that can be cut.
+export async function wire(port) {
+  const ends = new Set();
+  const server = createServer((near) => {
+    const far = connect(port, "127.0.0.1");
+    for (const [end, other] of [[near, far], [far, near]]) {
+      ends.add(end);
+      end.pipe(other);
+      end.on("error", () => {}).on("close", () => { ends.delete(end); other.destroy(); });
+    }
+  }).listen(await free_port(), "127.0.0.1");
+  await once(server, "listening");
+  const cut = () => { for (const end of ends) end.destroy(); };
+  return { url: `http://127.0.0.1:${server.address().port}`, cut, close: () => { cut(); server.close(); } };
+}
 
 export const stoa = (...words) => spawnSync(path.join(bin, "stoa"), words, { encoding: "utf8", timeout: 120_000 });
 

@@ -3,12 +3,10 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { bin, free_port, launch, root, stoa } from "./lib.mjs";
+import { bin, free_port, launch, root, stoa, wire } from "./lib.mjs";
 
 const shots = process.env.STOA_SCREENSHOTS;
 const built = spawnSync(path.join(root, "examples/react/build"), { encoding: "utf8", timeout: 300_000 });
@@ -23,20 +21,6 @@ const origin = `http://127.0.0.1:${gateway}`;
 // Chromium's switch lets no new connection out, but leaves those that are open alone; a network that is gone does not.
 // So each tab reaches gateway and upload service through wires of its own, which are cut with the switch. Whether the
 // page hears of the cut while it is switched off is not said: it may take its sockets for open until it is on again.
-async function wire(port) {
-  const ends = new Set();
-  const server = createServer((near) => {
-    const far = connect(port, "127.0.0.1");
-    for (const [end, other] of [[near, far], [far, near]]) {
-      ends.add(end);
-      end.pipe(other);
-      end.on("error", () => {}).on("close", () => { ends.delete(end); other.destroy(); });
-    }
-  }).listen(await free_port(), "127.0.0.1");
-  await once(server, "listening");
-  const cut = () => { for (const end of ends) end.destroy(); };
-  return { url: `http://127.0.0.1:${server.address().port}`, cut, close: () => { cut(); server.close(); } };
-}
 const up = stoa("up", "-d", "--data", data, "--listen", `127.0.0.1:${gateway}`, "--page", path.join(root, "examples/react/dist/index.html"),
   "--with", `${path.join(bin, "stoa-upload")} --listen 127.0.0.1:${service} --directory uploads`);
 assert.equal(up.status, 0, up.stderr + up.stdout);
