@@ -46,6 +46,7 @@ void orpc_call_done(struct gateway *g, struct session *s, struct slice ref, stru
 void orpc_call_item(struct gateway *g, struct session *s, struct slice ref, struct slice item);
 /* An error of ours in oRPC's words. NULL: the tag is a room's own, and stays. */
 const char *orpc_code(struct slice tag, unsigned *status);
+const char *orpc_code_of_status(unsigned status);
 
 /* ---- orpc_twins.c: sockets of one id ---- */
 void orpc_twin_enter(struct gateway *g, struct session *s);

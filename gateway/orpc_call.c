@@ -108,7 +108,6 @@ const char *orpc_code(struct slice tag, unsigned *status)
         {"NoSuchMethod", "INTERNAL_SERVER_ERROR", 500}, /* as the original has it */
         {"RoomError", "INTERNAL_SERVER_ERROR", 500},
         {"RoomExecutionError", "INTERNAL_SERVER_ERROR", 500},
-        {"UpgradeError", "INTERNAL_SERVER_ERROR", 500},
         {"Busy", "SERVICE_UNAVAILABLE", 503},
         {"Moving", "SERVICE_UNAVAILABLE", 503},
         {"DiskFull", "SERVICE_UNAVAILABLE", 503},
@@ -122,6 +121,36 @@ const char *orpc_code(struct slice tag, unsigned *status)
         return codes[i].code;
     }
     return NULL;
+}
+
+const char *orpc_code_of_status(unsigned status)
+{
+    static const struct {
+        unsigned status;
+        const char *code;
+    } codes[] = {
+        {400, "BAD_REQUEST"},
+        {401, "UNAUTHORIZED"},
+        {403, "FORBIDDEN"},
+        {404, "NOT_FOUND"},
+        {405, "METHOD_NOT_SUPPORTED"},
+        {406, "NOT_ACCEPTABLE"},
+        {408, "TIMEOUT"},
+        {409, "CONFLICT"},
+        {412, "PRECONDITION_FAILED"},
+        {413, "PAYLOAD_TOO_LARGE"},
+        {415, "UNSUPPORTED_MEDIA_TYPE"},
+        {422, "UNPROCESSABLE_CONTENT"},
+        {429, "TOO_MANY_REQUESTS"},
+        {501, "NOT_IMPLEMENTED"},
+        {502, "BAD_GATEWAY"},
+        {503, "SERVICE_UNAVAILABLE"},
+        {504, "GATEWAY_TIMEOUT"},
+    };
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (codes[i].status == status)
+            return codes[i].code;
+    return "INTERNAL_SERVER_ERROR";
 }
 
 /* {"tag","message","data"?,"status"} as {"defined","code",…}. What went wrong within a room is for
@@ -165,6 +194,15 @@ static void say_error(struct gateway *g, struct session *s, const struct orpc_ca
 
 /* ---- what comes back ---- */
 
+/* What the method has published goes out before its answer: the caller sees its own events first,
+ * as the original has it. */
+static void room_flush(struct gateway *g, const struct orpc *o)
+{
+    struct room *room = room_find(g, strbuf_slice(&o->key));
+    if (room && room->n_events > 0)
+        fanout_flush(g, room);
+}
+
 static void value_put(struct strbuf *out, struct slice json)
 {
     bool nothing = json.size == 0 || slice_is(json, "null");
@@ -181,6 +219,7 @@ void orpc_call_item(struct gateway *g, struct session *s, struct slice ref, stru
     struct orpc_call *c = call_of_ref(s->orpc, ref);
     if (!c)
         return;
+    room_flush(g, s->orpc);
     if (!c->streams) {
         c->streams = true;
         (void)orpc_say_begin(g, call_id(c),
@@ -202,9 +241,10 @@ void orpc_call_done(struct gateway *g, struct session *s, struct slice ref, stru
     s->pubs--;
     if (!c)
         return;
-    if (error.size > 0)
+    room_flush(g, s->orpc);
+    if (error.size > 0) {
         say_error(g, s, c, error);
-    else {
+    } else {
         struct strbuf *out = orpc_say_begin(
             g, call_id(c), c->streams ? ",\"t\":3,\"p\":{\"e\":\"done\",\"d\":" : ",\"p\":{\"b\":");
         value_put(out, ok);

@@ -268,7 +268,9 @@ static void orpc_refused(struct gateway *g, struct subscription *sub, const stru
     bool hidden = slice_is(r->tag, "RoomExecutionError");
     subscription_free(g, sub);
     refusal_note(g, r);
-    refuse_with(g, s, strbuf_slice(&s->orpc->stream), code ? slice_text(code) : r->tag, status,
+    if (!code)
+        code = orpc_code_of_status(status);
+    refuse_with(g, s, strbuf_slice(&s->orpc->stream), slice_text(code), status,
                 hidden ? slice_text("Internal server error") : r->text);
     stream_forget(g, s);
 }
