@@ -112,7 +112,7 @@ export const all = rooms;
     const at = path.join(dir, "plain");
     writeFileSync(path.join(at, "program.mjs"), `import { Stoa } from "@stoa/client";
 const stoa = new Stoa("http://127.0.0.1:12767", { reconnect: { min: 1, max: 2 } });
-await stoa.publish("k", 1, { timeout: 50 }).then(() => process.exit(1), (error) => process.exit(error.tag === "Unreachable" ? 0 : 1));
+await stoa.publish("k", 1, { timeout: 2000 }).then(() => process.exit(1), (error) => process.exit(error.tag === "Unreachable" ? 0 : 1));
 `);
     run(process.execPath, ["--preserve-symlinks", "program.mjs"], at);
   });
