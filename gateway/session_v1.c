@@ -356,14 +356,25 @@ static void sub_begin(struct gateway *g, struct session *s, struct slice key,
         send_sub_error(g, s, key, "Busy", "this gateway holds too many keys; try another");
 }
 
+static struct subscription *subscription_of(const struct gateway *g, const struct session *s,
+                                            struct slice key)
+{
+    struct room *room = room_find(g, key);
+    return room ? subscription_find(s, room) : NULL;
+}
+
 /* Whether it may subscribe: by the token that came with it (*who, a reference), or the socket's. */
 static const char *grant_of(struct gateway *g, const struct session *s, const struct frame *f,
                             struct slice key, struct identity **who, const char **message)
 {
     struct strbuf token = {0};
     const char *tag = NULL;
-    if (!has(f, M_TOKEN) || !g->options.tokens)
+    if (!has(f, M_TOKEN) || !g->options.tokens) {
+        const struct subscription *old = subscription_of(g, s, key);
+        if (old && !identity_may(s->identity, RIGHT_SUBSCRIBE, key))
+            *who = identity_ref(old->identity); /* begun anew, it ends with the same token */
         return session_refusal(g, s, RIGHT_SUBSCRIBE, key, slice_of(NULL, 0), message);
+    }
     *message = "token: a string";
     if (!text_of(f->of[M_TOKEN], &token))
         tag = "BadRequest";
@@ -448,13 +459,6 @@ static const char *order_read(struct gateway *g, const struct frame *f, struct p
     order->filter = strbuf_slice(filter);
     publish_id(g, order, strbuf_slice(idempotency_key));
     return NULL;
-}
-
-static struct subscription *subscription_of(const struct gateway *g, const struct session *s,
-                                            struct slice key)
-{
-    struct room *room = room_find(g, key);
-    return room ? subscription_find(s, room) : NULL;
 }
 
 /* The frame is answered, and the key may end with it. */

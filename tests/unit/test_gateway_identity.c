@@ -129,6 +129,21 @@ START_TEST(test_renewed)
 }
 END_TEST
 
+/* A subscription that is begun anew without a token keeps its own, and its end. */
+START_TEST(test_begun_anew)
+{
+    struct client *c = open_v1(1);
+    say(1, "{\"sub\":\"k\",\"token\":\"sk@10!a\"}");
+    say(1, "{\"sub\":\"k\",\"replay\":\"all\"}");
+    ck_assert_ptr_nonnull(strstr(frame(c), "\"status\":\"live\""));
+    ck_assert_ptr_nonnull(strstr(frame(c), "\"status\":\"resumed\""));
+    pass_ms(12000);
+    ck_assert_str_eq(frame(c), "{\"unsub\":\"k\",\"code\":1008,\"reason\":\"Token expired\"}");
+    say(1, "{\"sub\":\"k\"}");
+    ck_assert_ptr_nonnull(strstr(frame(c), "\"tag\":\"Unauthorized\""));
+}
+END_TEST
+
 /* A hold that outlives its token is answered as one that came too late. */
 START_TEST(test_ends_while_held)
 {
@@ -308,6 +323,7 @@ int main(void)
     tcase_add_test(t, test_ends);
     tcase_add_test(t, test_clock_is_set);
     tcase_add_test(t, test_renewed);
+    tcase_add_test(t, test_begun_anew);
     tcase_add_test(t, test_ends_while_held);
     tcase_add_test(t, test_checked_once);
     tcase_add_test(t, test_revoked);
