@@ -7,8 +7,12 @@
 
 bool room_rate_take(struct shard *s, struct room *room, uint32_t n, uint64_t *retry_ms)
 {
+    double rate = s->types[room->type].rate;
+    *retry_ms = 0;
+    if (!(rate > 0))
+        return true; /* most types: nothing is counted, so nothing may have to be given back */
     (void)turn_stage(s, room);
-    int64_t wait = bucket_take(&room->allowance, s->types[room->type].rate, n, s->now.mono_ns);
+    int64_t wait = bucket_take(&room->allowance, rate, n, s->now.mono_ns);
     *retry_ms = (uint64_t)((wait + NS_PER_MS - 1) / NS_PER_MS);
     return wait == 0;
 }
