@@ -9,6 +9,7 @@
 #include "common/limits.h"
 #include "common/map.h"
 #include "common/mem.h"
+#include "common/mutant.h"
 #include "shard/vec.h"
 
 #define DIGEST_BYTES 32
@@ -105,7 +106,7 @@ static uint32_t value_carry(struct retain *r, struct slice conflate, struct slic
         return 0;
     STOA_ASSERT(conflate.size <= CONFLATE_MAX_BYTES);
     memcpy(name + 1, conflate.data, conflate.size);
-    if (filter.size > 0) {
+    if (filter.size > 0 && !STOA_MUTANT(CONFLATE_FOR_OTHERS)) {
         sha256(name + size, filter.data, filter.size);
         size += DIGEST_BYTES;
     }

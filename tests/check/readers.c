@@ -120,7 +120,7 @@ static void on_missed(struct history *h, struct sub *s, const struct history_ent
                  "%.*s is told that it missed %s through %s, which was not trimmed",
                  SLICE_FMT(history_text(h, s->who)), id_text(e->from).text, id_text(e->to).text);
     } else if (s->placed && s->at.seq != e->from.seq &&
-               (s->at.epoch == e->from.epoch || (s->start == H_ALL && s->at.epoch == 0))) {
+               (s->at.epoch == e->from.epoch || s->at.epoch == 0)) {
         uint64_t epoch = e->from.epoch;
         uint64_t seq = must_see(h, s, epoch, next_of(h, s, epoch), e->from.seq, rank);
         if (e->from.seq < s->at.seq || seq)
@@ -128,11 +128,10 @@ static void on_missed(struct history *h, struct sub *s, const struct history_ent
                      "%.*s is at %s and is told of a miss that begins after %s",
                      SLICE_FMT(history_text(h, s->who)), id_text(s->at).text,
                      id_text(e->from).text);
-    } else if (s->placed && s->at.epoch != e->from.epoch &&
-               (s->at.epoch != 0 || s->at.seq != e->from.seq)) {
-        /* Who has nothing may be told so by the history that it is about: before the first event of
-         * a history there is nothing to skip, older histories are lost, and that all through `to`
-         * is gone was checked above. */
+    } else if (s->placed && s->at.epoch != e->from.epoch && s->at.epoch != 0) {
+        /* Who has nothing may be told so by the history that it is about, once there was something
+         * in it for him: older histories are lost, and that all through `to` is gone was checked
+         * above. */
         violated(h, 4, e->key, rank, s->last, "%.*s is at %s and is told of a miss after %s",
                  SLICE_FMT(history_text(h, s->who)), id_text(s->at).text, id_text(e->from).text);
     }

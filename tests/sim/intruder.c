@@ -49,6 +49,7 @@ static void noise_publish(struct process *p, struct message *m)
     struct strbuf text = {0};
     msg->parts = 1;
     msg->conflate = 0;
+    msg->whom = FOR_ALL;
     msg->maybe = true;
     m->type = MSG_PUB;
     m->key = slice_text(w->truth.keys[msg->key].name);

@@ -33,6 +33,11 @@ static void submit(struct library *l, uint32_t number, bool ordered)
     o.idempotency_key = m->named ? name : NULL;
     o.conflate = m->conflate ? conflate : NULL;
     o.ephemeral = m->ephemeral;
+    static const char *const some[] = {"", "somebody"};
+    if (m->whom == FOR_SOME)
+        o.to = some, o.n_to = number % 3;
+    else if (m->whom == FOR_ALL_BUT_SOME)
+        o.except = some, o.n_except = 1 + number % 2;
     o.timeout_ms = 500 + (int)draw(w, 8000);
     for (unsigned part = 0; part < m->parts; part++) {
         truth_payload(w, number, part, &texts[part]);

@@ -104,8 +104,13 @@ static void post_http(struct poster *p, struct process *gateway)
     struct world *w = p->world;
     const struct msg *m = truth_msg(w, p->msg);
     struct strbuf body = {0};
-    char query[64], name[32], conflate[2] = {(char)('0' + m->conflate), '\0'};
-    snprintf(query, sizeof query, "key=%s", w->truth.keys[m->key].name);
+    static const char *const whom[WHOM_COUNT][2] = {
+        [FOR_ALL] = {"", "&except="},
+        [FOR_SOME] = {"&to=somebody", "&tags=a,b&exclude="},
+        [FOR_ALL_BUT_SOME] = {"&except=somebody", "&exclude=a,b"}};
+    char query[96], name[32], conflate[2] = {(char)('0' + m->conflate), '\0'};
+    snprintf(query, sizeof query, "key=%s%s", w->truth.keys[m->key].name,
+             whom[m->whom][p->msg % 2]);
     snprintf(name, sizeof name, "poster-%u", p->msg);
     struct http_request request = request_make(HTTP_M_POST, "/publish", query);
     if (m->named)
@@ -114,6 +119,8 @@ static void post_http(struct poster *p, struct process *gateway)
         request_header(&request, "Stoa-Conflate", conflate);
     if (m->ephemeral)
         request_header(&request, "Stoa-Ephemeral", "1");
+    if (m->form == FORM_TYPED)
+        request_header(&request, "Stoa-Format", "orpc");
     if (m->parts > 1)
         request_header(&request, "Content-Type", "application/x-ndjson");
     for (unsigned part = 0; part < m->parts; part++) {
@@ -142,6 +149,10 @@ static void post_v1(struct poster *p)
         strbuf_printf(&text, ",\"conflate\":\"%u\"", m->conflate);
     if (m->ephemeral)
         strbuf_put_text(&text, ",\"ephemeral\":true");
+    if (m->whom == FOR_SOME)
+        strbuf_put_text(&text, p->msg % 2 ? ",\"to\":[\"\"]" : ",\"tags\":[\"a\"]");
+    else if (m->whom == FOR_ALL_BUT_SOME)
+        strbuf_put_text(&text, ",\"except\":[\"somebody\"]");
     strbuf_put_byte(&text, '}');
     p->waiting = true;
     truth_submit(w, p->msg, 0);
@@ -166,6 +177,12 @@ static void poster_connect(struct poster *p, struct process *gateway)
     request.upgrade = true;
     p->open = true;
     (void)socket_request(&p->socket, gateway, &request);
+}
+
+static enum form form_draw(const struct poster *p)
+{
+    enum form form = guests_form(p->world);
+    return form == FORM_JSON && truth_picky(p->world) && p->msg % 4 == 0 ? FORM_TYPED : form;
 }
 
 static void poster_act(struct event *e)
@@ -200,7 +217,7 @@ static void poster_act(struct event *e)
         if (p->v1)
             truth_msg(w, p->msg)->parts = 1;
         else if (truth_msg(w, p->msg)->parts == 1)
-            truth_msg(w, p->msg)->form = guests_form(w);
+            truth_msg(w, p->msg)->form = form_draw(p);
     }
     if (p->v1)
         post_v1(p);

@@ -492,12 +492,13 @@ void readers_check(struct world *w)
         w->counters->put_back_untold += (unsigned)__builtin_popcount(r->deceived);
         for (unsigned key = 0; key < w->dice.keys; key++) {
             struct position end = truth_end(w, key), at = r->held[key].pos;
+            uint64_t seen = truth_seen(w, key, end);
             bool listens = r->open && r->socket.opened && r->subscribed >> key & 1 &&
                            r->dialect != READER_RAW && r->held[key].known;
             struct epoch_log *log = truth_log(w, key, end.epoch);
-            if (r->greedy >> key & 1 && log && truth_floor(w, key, log) >= end.seq)
+            if (r->greedy >> key & 1 && log && truth_floor(w, key, log) >= seen)
                 continue; /* it asked for all, and there is nothing */
-            if (listens && end.seq > 0 && (at.epoch != end.epoch || at.seq != end.seq))
+            if (listens && seen > 0 && (at.epoch != end.epoch || at.seq < seen || at.seq > end.seq))
                 world_fail(w, "reader-%u is at seq %llu of %s, whose end is %llu", i,
                            (unsigned long long)at.seq, w->truth.keys[key].name,
                            (unsigned long long)end.seq);

@@ -252,12 +252,16 @@ struct key_truth {
     struct vec logs; /* struct epoch_log *: in order of birth */
 };
 
-enum form { FORM_JSON, FORM_TEXT, FORM_BYTES }; /* of a payload; a batch over HTTP is JSON */
+/* Of a payload; a batch over HTTP is JSON. FORM_TYPED: around it, what oRPC publishes. */
+enum form { FORM_JSON, FORM_TEXT, FORM_BYTES, FORM_TYPED };
+/* Whom a message is for. Nobody has a name here: what is for some is for nobody who reads keys. */
+enum whom { FOR_ALL, FOR_SOME, FOR_ALL_BUT_SOME, WHOM_COUNT };
 
 struct msg {
     unsigned key;
     uint16_t parts, conflate;
     enum form form;
+    enum whom whom;
     bool ephemeral, named; /* named: it has an idempotency key */
     bool maybe;            /* some try's outcome is open or was unknown */
     bool acked, refused;   /* refused: some try was surely not stored */
@@ -434,7 +438,7 @@ struct world {
     int64_t leap_ns; /* when a shard's clock last passed a window of ids at once; -1: never */
     struct truth truth;
     struct history *history;
-    uint32_t conflates[CONFLATES + 1];
+    uint32_t conflates[WHOM_COUNT][CONFLATES + 1];
     struct metrics *metrics;
     struct counters *counters;
     struct message_arena arena; /* of traces */
@@ -633,6 +637,10 @@ bool truth_deliver(struct world *w, uint32_t who, unsigned key, struct position 
 /* Whether the event stands in more than one history, of which one was lost. */
 bool truth_doubtful(struct world *w, struct slice payload);
 struct position truth_end(struct world *w, unsigned key); /* of the log, as it is on the disk */
+/* The last event up to there that is for readers; seq 0: there is none. */
+uint64_t truth_seen(struct world *w, unsigned key, struct position end);
+/* Whether worlds of this kind publish what is for some, and typed payloads. */
+bool truth_picky(const struct world *w);
 /* Whether a reader that began at `end` may get `id` first. */
 bool truth_follows(struct world *w, unsigned key, struct position end, struct position id);
 void truth_allow_all(struct world *w);

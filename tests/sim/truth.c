@@ -7,6 +7,9 @@
 #include "common/json.h"
 #include "common/limits.h"
 
+#define AIM_SOME 1u
+#define AIM_OTHERS 2u
+
 /* ---- entries ---- */
 
 static void entry(struct world *w, struct history_entry e)
@@ -41,6 +44,20 @@ struct msg *truth_msg(struct world *w, uint32_t number)
     return &VEC_AT(&w->truth.msgs, struct msg)[number - 1];
 }
 
+/* Drawn by hashes, so that other draws stay what they are. */
+bool truth_picky(const struct world *w)
+{
+    return hash_bytes("picky", 5, w->seed) % 2 == 0;
+}
+
+static enum whom whom_of(const struct world *w, uint32_t number)
+{
+    uint64_t n = hash_bytes(&number, sizeof number, w->seed ^ 7) % 100;
+    if (!truth_picky(w) || n >= 25)
+        return FOR_ALL;
+    return n < 17 ? FOR_SOME : FOR_ALL_BUT_SOME;
+}
+
 uint32_t truth_draw(struct world *w, uint32_t who, bool ordered, bool named)
 {
     const struct dice *dice = &w->dice;
@@ -52,6 +69,7 @@ uint32_t truth_draw(struct world *w, uint32_t who, bool ordered, bool named)
     if (!m->ephemeral && chance(w, dice->conflate))
         m->conflate = (uint16_t)(1 + draw(w, CONFLATES));
     m->named = named && !m->ephemeral;
+    m->whom = whom_of(w, (uint32_t)w->truth.msgs.count);
     (void)ordered;
     return (uint32_t)w->truth.msgs.count;
 }
@@ -61,25 +79,30 @@ void truth_submit(struct world *w, uint32_t number, uint64_t pseq)
     struct msg *m = truth_msg(w, number);
     if (m->tries++ == 0)
         m->first_ns = w->now_ns;
-    entry(w, (struct history_entry){.op = H_PUBLISH,
-                                    .who = m->who,
-                                    .key = label_of(w, m->key),
-                                    .msg = number,
-                                    .n = m->parts,
-                                    .pseq = pseq,
-                                    .conflate = m->conflate ? w->conflates[m->conflate] : 0,
-                                    .ephemeral = m->ephemeral});
+    entry(w,
+          (struct history_entry){.op = H_PUBLISH,
+                                 .who = m->who,
+                                 .key = label_of(w, m->key),
+                                 .msg = number,
+                                 .n = m->parts,
+                                 .pseq = pseq,
+                                 .conflate = m->conflate ? w->conflates[m->whom][m->conflate] : 0,
+                                 .aim = m->whom == FOR_SOME ? AIM_SOME : 0,
+                                 .but = m->whom == FOR_ALL_BUT_SOME ? AIM_OTHERS : 0,
+                                 .ephemeral = m->ephemeral});
 }
 
 void truth_payload(struct world *w, uint32_t number, unsigned part, struct strbuf *out)
 {
+    enum form form = truth_msg(w, number)->form;
+    if (form == FORM_TYPED)
+        strbuf_put_text(out, "{\"json\":");
     strbuf_printf(out, "{\"m\":%u,\"p\":%u", number, part);
     /* the size is a function of the message: every try sends the same bytes */
     uint64_t hash = hash_bytes(&number, sizeof number, w->seed + part);
     size_t pad =
         hash % 1000 < w->dice.fat ? (hash >> 8) % (w->dice.payload_max + 1) : (hash >> 8) % 40;
-    enum form form = truth_msg(w, number)->form;
-    if (form != FORM_JSON) {
+    if (form == FORM_TEXT || form == FORM_BYTES) {
         strbuf_put_text(out, form == FORM_TEXT ? "\n\rx\r\n\n" : "\n\xff");
         memset(strbuf_reserve(out, pad), form == FORM_TEXT ? 'x' : 0, pad);
         strbuf_commit(out, pad);
@@ -88,7 +111,7 @@ void truth_payload(struct world *w, uint32_t number, unsigned part, struct strbu
     strbuf_put_text(out, ",\"x\":\"");
     memset(strbuf_reserve(out, pad), 'x', pad);
     strbuf_commit(out, pad);
-    strbuf_put_text(out, "\"}");
+    strbuf_put_text(out, form == FORM_TYPED ? "\"},\"meta\":[[1,\"x\"]]}" : "\"}");
 }
 
 bool truth_parse(struct slice payload, uint32_t *number, unsigned *part)
@@ -252,7 +275,10 @@ void truth_append(struct disk *d, const struct store_record *record)
                        .lsn = record->lsn};
     if (record->conflate.size > 0)
         f->conflate = (uint16_t)(record->conflate.data[0] - '0');
-    if (!truth_parse(record->payload, &f->msg, &part) || f->msg > w->truth.msgs.count)
+    struct slice payload = record->payload;
+    if (record->flags & EVENT_TYPED)
+        payload = json_get(payload, "json").raw;
+    if (!truth_parse(payload, &f->msg, &part) || f->msg > w->truth.msgs.count)
         world_fail(w, "%s stores what nobody published", d->process->name);
     else if (part != f->part || f->parts != truth_msg(w, f->msg)->parts)
         world_fail(w, "%s stores a part of message %u in another place", d->process->name, f->msg);
@@ -427,7 +453,14 @@ static void witness(struct world *w, unsigned key, const struct epoch_log *log)
         const struct fact *f = fact_at(log, seq);
         if (f->conflate == 0 || truth_msg(w, f->msg)->acked)
             continue;
-        truth_subscribe(w, who, key, H_AFTER, (struct position){log->epoch, seq - 1}, 0);
+        entry(w, (struct history_entry){.op = H_SUBSCRIBE,
+                                        .what = H_AFTER,
+                                        .who = who,
+                                        .key = label_of(w, key),
+                                        .has_id = true,
+                                        .id = {log->epoch, seq - 1},
+                                        .aim = AIM_SOME,
+                                        .conflated = true});
         entry(w, (struct history_entry){.op = H_DELIVER,
                                         .who = who,
                                         .key = label_of(w, key),
@@ -636,12 +669,22 @@ struct position truth_end(struct world *w, unsigned key)
     return (struct position){log->epoch, log->facts.count};
 }
 
+uint64_t truth_seen(struct world *w, unsigned key, struct position end)
+{
+    const struct epoch_log *log = truth_log(w, key, end.epoch);
+    uint64_t seq = log ? end.seq : 0;
+    while (seq > 0 && truth_msg(w, fact_at(log, seq)->msg)->whom == FOR_SOME)
+        seq--;
+    return seq;
+}
+
 bool truth_follows(struct world *w, unsigned key, struct position end, struct position id)
 {
     const struct epoch_log *log = truth_log(w, key, id.epoch);
     uint64_t seq = end.epoch == id.epoch ? end.seq + 1 : 1;
     for (; log && !log->lost && seq < id.seq; seq++)
-        if (fact_at(log, seq)->conflate == 0) /* else it may have caught up meanwhile */
+        if (fact_at(log, seq)->conflate == 0 && /* else it may have caught up meanwhile */
+            truth_msg(w, fact_at(log, seq)->msg)->whom != FOR_SOME)
             return false;
     return true;
 }
@@ -664,8 +707,10 @@ void truth_create(struct world *w)
         key->slot = slot_of(slice_text(key->name), SLOT_SEED);
     }
     for (unsigned i = 1; i <= CONFLATES; i++) {
-        const char text[2] = {(char)('0' + i), '\0'};
-        w->conflates[i] = history_name(w->history, slice_text(text));
+        for (unsigned whom = 0; whom < WHOM_COUNT; whom++) {
+            const char text[3] = {(char)('0' + i), whom ? (char)('a' + whom) : '\0'};
+            w->conflates[whom][i] = history_name(w->history, slice_text(text));
+        }
     }
 }
 
