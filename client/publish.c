@@ -6,8 +6,9 @@
 #include "common/hash.h"
 #include "common/utf8.h"
 
-#define HEAD_SLACK_BYTES 128 /* of a PUB's head beside key, conflate value, filter and part sizes \
-                              */
+#define HEAD_SLACK_BYTES                                                     \
+    128 /* of a PUB's head beside key, conflate value, filter and part sizes \
+         */
 #define PART_HEAD_BYTES 5
 
 /* ---- options ---- */

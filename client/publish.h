@@ -56,7 +56,7 @@ struct publish {
      (options)->size >= offsetof(stoa_publish_options, field) + sizeof((options)->field))
 
 /* Appends the filter (proto/filter.h) that the options ask for; nothing: it is for everybody.
- * STOA_OK, STOA_INVALID, STOA_TOO_LARGE or STOA_NOMEM. */
+ * STOA_OK, STOA_INVALID or STOA_TOO_LARGE. */
 int publish_filter(const stoa_publish_options *options, struct strbuf *out);
 /* Whether the order keeps the rules: as publish_filter. */
 int publish_check(const struct publish_order *order);

@@ -1,7 +1,6 @@
 /* CORE. Whom a publish is for: a caller's lists of names into a filter (proto/filter.h). */
-#include <stdlib.h>
-
 #include "client/publish.h"
+#include "common/mem.h"
 #include "common/utf8.h"
 #include "proto/filter.h"
 
@@ -18,9 +17,7 @@ static int given_read(struct given *g)
         return g->count > 0 ? STOA_INVALID : STOA_OK;
     if (g->count > FILTER_MAX_BYTES) /* each takes one at least */
         return STOA_TOO_LARGE;
-    g->at = malloc((g->count + 1) * sizeof *g->at);
-    if (!g->at)
-        return STOA_NOMEM;
+    g->at = mem_alloc((g->count + 1) * sizeof *g->at);
     for (size_t i = 0; i < g->count; i++) {
         if (!g->names[i])
             return STOA_INVALID;
@@ -53,8 +50,8 @@ int publish_filter(const stoa_publish_options *o, struct strbuf *out)
             f.except = names_of(&except);
         code = filter_encode(out, &f) == ERR_OK ? STOA_OK : STOA_TOO_LARGE;
     }
-    free(tags.at);
-    free(to.at);
-    free(except.at);
+    mem_free(tags.at);
+    mem_free(to.at);
+    mem_free(except.at);
     return code;
 }
