@@ -14,6 +14,7 @@
 #include "common/token/from_config.h"
 
 #define PAGE_MAX_BYTES (4 * MIB)
+#define ORPC_KEY_MAX_BYTES (64 * KIB)
 #define MONITOR_DEFAULT "127.0.0.1:8090"
 
 _Noreturn static void fail(struct strbuf *why)
@@ -122,6 +123,25 @@ static void read_routes(struct program *p)
     }
 }
 
+/* Of routes that name no key: the variable, or the file that its twin names. */
+static void read_orpc_key(struct program *p)
+{
+    const char *key = getenv("STOA_ORPC_SIGNING_KEY"), *path = getenv("STOA_ORPC_SIGNING_KEY_FILE");
+    struct strbuf why = {0};
+    size_t size = 0;
+    if (key && *key) {
+        p->orpc_key = mem_strdup(key);
+    } else if (path && *path) {
+        p->orpc_key = process_read_file(path, ORPC_KEY_MAX_BYTES, &size);
+        if (!p->orpc_key) {
+            strbuf_printf(&why, "STOA_ORPC_SIGNING_KEY_FILE %s: %s", path, strerror(errno));
+            fail(&why);
+        }
+        while (size > 0 && (p->orpc_key[size - 1] == '\n' || p->orpc_key[size - 1] == '\r'))
+            p->orpc_key[--size] = 0;
+    }
+}
+
 void program_configure(struct program *p)
 {
     struct strbuf why = {0};
@@ -141,6 +161,7 @@ void program_configure(struct program *p)
         fail(&why);
     program_warn_of_keys(p, &p->config);
     read_routes(p);
+    read_orpc_key(p);
     limit_descriptors(p);
 }
 
@@ -184,7 +205,7 @@ static void create_gateway(struct program *p)
         .n_types = c->n_types,
         .routes = p->routes,
         .n_routes = c->n_routes,
-        .orpc_signing_key = getenv("STOA_ORPC_SIGNING_KEY"),
+        .orpc_signing_key = p->orpc_key,
         .address = c->gateway.listen,
         .endpoints = p->endpoints,
         .page = slice_of(p->page, p->page_size),
@@ -261,5 +282,6 @@ void program_stop(struct program *p)
     if (p->is_reloaded)
         config_free(&p->reloaded);
     mem_free(p->page);
+    mem_free(p->orpc_key);
     launch_free(&p->launch);
 }

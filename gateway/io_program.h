@@ -30,6 +30,7 @@ struct program {
     struct io *io;
     struct gateway *gateway;
     struct monitor *monitor;
+    char *orpc_key; /* of routes that name none; NULL: none */
     char *page;
     size_t page_size;
     int64_t drain_until_ns; /* 0: not draining */

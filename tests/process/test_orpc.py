@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import pathlib
 import tempfile
 import time
@@ -99,6 +100,25 @@ def test_refusals(bin_dir):
                             target(e2(chn="a b"), path=path).replace("%20", "+")):
                 socket = WebSocket(c.base, address)
                 assert socket.close(1000) == 1000
+
+
+def test_key_of_the_environment(bin_dir):
+    """/iterator is there without a route, by the variable or by the file that its twin names."""
+    with tempfile.TemporaryDirectory() as dir:
+        secret = pathlib.Path(dir) / "key"
+        secret.write_text(KEY + "\n")
+        for name, value in (("STOA_ORPC_SIGNING_KEY", KEY), ("STOA_ORPC_SIGNING_KEY_FILE", str(secret))):
+            os.environ[name] = value
+            try:
+                with Cluster(bin_dir) as c:
+                    socket = subscribed(c, "r")
+                    publish(c, "r", "7")
+                    assert socket.recv() == EVENT % ('"1"', 7, 1)
+                    assert socket.close() == 1000
+                    for process in c.all:
+                        assert KEY not in process.log_tail(1000)
+            finally:
+                del os.environ[name]
 
 
 def test_no_compression_and_close(bin_dir):
