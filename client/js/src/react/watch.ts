@@ -8,7 +8,7 @@ import type { Stoa } from "../index.js";
 import type { Event, Member, Missed, Status, StatusDetail, Subscription, SubscribeOptions } from "../types.js";
 import { onNextFrame } from "./frame.js";
 
-/** A hook's status: that of its subscription, or `idle` for the key `null` and while rendering on a server. */
+/** A hook's status: that of its subscription, or `idle` for the key `null`. */
 export type HookStatus = "idle" | Status;
 
 /** How events become a state. Two hooks share a watch only if all three are the same objects. */
