@@ -92,6 +92,14 @@ for (const way of ["ZeroMQ", "HTTP"]) describe(`by ${way}`, () => {
     assert.equal((await logOf(cluster, "k")).length, 1);
   });
 
+  test("large events go through the window one by one", async () => {
+    const each = 400 * 1024, count = 12;
+    const sent = await Promise.all(Array.from({ length: count }, (_, i) => publisher.publish("large", new Uint8Array(each).fill(65 + i))));
+    assert.deepEqual(sent.map(({ id }) => Number(id.split("-")[1])), Array.from({ length: count }, (_, i) => i + 1));
+    assert.deepEqual((await logOf(cluster, "large")).map((event) => [Buffer.from(event.base64, "base64").length, Buffer.from(event.base64, "base64")[0]]),
+      Array.from({ length: count }, (_, i) => [each, 65 + i]));
+  });
+
   test("an aborted publish is not stored when it was not sent", async () => {
     await assert.rejects(publisher.publish("aborted", 1, { signal: AbortSignal.abort(new Error("no")) }), { message: "no" });
     const abort = new AbortController();
@@ -164,7 +172,7 @@ for (const way of ["ZeroMQ", "HTTP"]) describe(`by ${way}`, () => {
   test("time that is over: unknown where it was sent, else not stored", async () => {
     const port = await freePort();
     const nobody = await openPublisher(way === "HTTP" ? { url: `http://127.0.0.1:${port}` } : { routers: `127.0.0.1:${port}` });
-    await assert.rejects(nobody.publish("k", 1, { timeout: 150 }), (error) => error.tag === "Unreachable" && /not stored/.test(error.message));
+    await assert.rejects(nobody.publish("k", 1, { timeout: 500 }), (error) => error.tag === "Unreachable" && /not stored/.test(error.message));
     assert.equal(nobody.stats().connected, false);
     await nobody.close(0);
     for (const shard of cluster.shards) shard.child.kill("SIGSTOP");

@@ -73,6 +73,7 @@ class HttpBackend implements Backend {
       this.lines.set(order.keyText, line);
     }
     publish.lane = line;
+    publish.deadline.due = performance.now() + order.timeout;
     line.queue.push(publish);
     this.timers.set(publish, setTimeout(() => this.overdue(publish), order.timeout));
     if (line.first === publish && !line.busy) this.ready.push(line);
@@ -154,14 +155,19 @@ class HttpBackend implements Backend {
       }
       line.refreshed = true;
     }
-    this.sleep(line, answer.wait);
+    this.sleep(line, publish, answer.wait);
   }
 
-  private sleep(line: Line, wished: number): void {
+  /** Until the next try, unless that would come too late. */
+  private sleep(line: Line, publish: Publish, wished: number): void {
     const most = Math.min(PUBLISH_RETRY_MIN_MS << Math.min(line.attempts, SHIFT_MAX), PUBLISH_RETRY_MAX_MS);
     const own = (most / 2) * (1 + Math.random());
     const delay = wished > 0 ? Math.min(wished, PAUSE_WISH_MAX_MS) * (1 + Math.random() / 4) : own;
     line.attempts++;
+    if (performance.now() + delay >= publish.deadline.due) {
+      this.overdue(publish);
+      return;
+    }
     line.pause = setTimeout(() => {
       line.pause = null;
       this.next(line);
