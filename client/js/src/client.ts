@@ -66,13 +66,13 @@ export class Stoa {
    * Appends an event: fulfilled once it is on disk. Tries again under one idempotency key while the outcome is not
    * known. `data`: a JSON value, or a Uint8Array that is stored as it is.
    */
-  publish(key: string, data: unknown, options: PublishOptions = {}): Promise<Published> {
+  async publish(key: string, data: unknown, options: PublishOptions = {}): Promise<Published> {
     const { body, type } = encode(data);
     return this.#http.json<Published>("/publish", publication(key, body, type, options));
   }
 
   /** Appends events, all or none. */
-  publishBatch(key: string, data: readonly unknown[], options: PublishOptions = {}): Promise<PublishedBatch> {
+  async publishBatch(key: string, data: readonly unknown[], options: PublishOptions = {}): Promise<PublishedBatch> {
     const lines = data.map((one) => {
       if (one instanceof Uint8Array) throw new TypeError("a batch takes JSON values");
       return encode(one).body as string;
@@ -114,11 +114,19 @@ export class Stoa {
   }
 }
 
+/** A filter's names as they stand in a query. */
+function names(what: string, list: readonly string[] | undefined): string | undefined {
+  if (list === undefined) return undefined;
+  if (list.length === 0) throw new TypeError(`${what}: name somebody, or leave it out for everybody`);
+  for (const name of list) if (name === "" || name.includes(",")) throw new TypeError(`${what}: a name is not empty and has no comma`);
+  return list.join(",");
+}
+
 function publication(key: string, body: string | Uint8Array, type: string, options: PublishOptions): Request {
   const { conflate, ephemeral, tags, to, except, idempotencyKey = crypto.randomUUID(), ...others } = options;
   const headers: Record<string, string> = { "Content-Type": type };
   if (conflate !== undefined) headers["Stoa-Conflate"] = conflate;
   if (ephemeral) headers["Stoa-Ephemeral"] = "1";
-  const query = { key, tags: tags?.join(","), to: to?.join(","), except: except?.join(",") };
+  const query = { key, tags: names("tags", tags), to: names("to", to), except: except?.length ? names("except", except) : undefined };
   return { ...others, method: "POST", idempotencyKey, headers, query, body };
 }

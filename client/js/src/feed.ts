@@ -108,8 +108,6 @@ export class Feed {
       this.refused(new StoaError(tag, status, message));
       return;
     }
-    this.#attempt = 0;
-    this.#renewed = false;
     this.#head = frame.head;
     if (frame.status === "missed" && frame.missed) this.missed(frame.missed);
     else if (frame.status === "live" && frame.head !== undefined) this.position ??= frame.head;
@@ -119,6 +117,8 @@ export class Feed {
   /** It is subscribed: what comes now is in order behind its position. */
   began(current = false): void {
     this.current = current;
+    this.#attempt = 0;
+    this.#renewed = false;
     if (!this.live) {
       this.live = true;
       for (const reader of this.readers) reader.tell("live", { transport: this.carrier!.transport });

@@ -45,6 +45,13 @@ function unsent(error: unknown): boolean {
   return code === "ECONNREFUSED" || code === "ENOTFOUND" || code === "EAI_AGAIN" || message === "bad port";
 }
 
+/** Rejected when the signal says so. */
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+  });
+}
+
 const again = (status: number) => status === 429 || status === 503 || status === 504;
 
 export class Http {
@@ -98,24 +105,23 @@ export class Http {
   }
 
   async #try<T>(path: string, request: Request, ms: number): Promise<{ value: T } | { error: StoaError; maybe: boolean }> {
-    const token = await this.tokens.current();
     const ending = new AbortController();
     const abort = () => ending.abort(request.signal?.reason);
     if (request.signal?.aborted) throw request.signal.reason;
     request.signal?.addEventListener("abort", abort, { once: true });
     const timer = setTimeout(() => ending.abort(), ms);
+    let sent = false;
     try {
+      const token = await Promise.race([this.tokens.current(), aborted(ending.signal)]);
+      sent = true;
       const answer = await this.once(path, { ...request, signal: ending.signal }, token);
       if (!answer.ok) return { error: await refusalOf(answer), maybe: answer.status === 504 };
       const text = await answer.text();
       return { value: (text === "" ? undefined : JSON.parse(text)) as T };
     } catch (error) {
       if (request.signal?.aborted) throw request.signal.reason;
-      const nothing = unsent(error);
-      return {
-        error: new StoaError("Unreachable", 0, `no answer from ${this.base.host}; is the gateway running?`, { cause: error }),
-        maybe: !nothing,
-      };
+      const what = sent ? `no answer from ${this.base.host}; is the gateway running?` : "there is no token: the function for it failed, or took too long";
+      return { error: new StoaError("Unreachable", 0, what, { cause: error }), maybe: sent && !unsent(error) };
     } finally {
       clearTimeout(timer);
       request.signal?.removeEventListener("abort", abort);

@@ -18,8 +18,8 @@ const FAILED_UPGRADES = 2;
 /** Meanwhile an upgrade is tried so often. */
 const TRIAL_MS = 60_000;
 const PROBE_MS = 10_000;
-/** gateway.limits.keys_per_socket, by default. */
-const KEYS_PER_SOCKET = 1_000;
+/** The tag of what failed because streams took the place of sockets. */
+export const NO_SOCKET = "NoSocket";
 
 /** What a request found out after a failed upgrade. */
 interface Found {
@@ -138,7 +138,7 @@ export class Hub implements Feeder {
   }
 
   #laneFor(key: string): Lane {
-    const fits = this.#lanes.find((lane) => !lane.feeds.has(key) && lane.feeds.size < KEYS_PER_SOCKET);
+    const fits = this.#lanes.find((lane) => !lane.feeds.has(key) && lane.feeds.size < lane.limit);
     if (fits) return fits;
     const lane = new Lane(this);
     this.#lanes.push(lane);
@@ -206,7 +206,7 @@ export class Hub implements Feeder {
     const feeds = this.#lanes.flatMap((lane) => [...lane.feeds.values()]);
     for (const lane of this.#lanes) {
       lane.feeds.clear();
-      lane.close();
+      lane.close(new StoaError(NO_SOCKET, 0, "there is no WebSocket here"));
     }
     this.#lanes = [];
     for (const feed of feeds) this.place(feed);
@@ -285,10 +285,9 @@ export class Hub implements Feeder {
   #listen(on: boolean): void {
     if (on === this.#listening) return;
     this.#listening = on;
-    if (typeof addEventListener !== "function" || typeof document === "undefined") return;
     const turn = on ? "addEventListener" : "removeEventListener";
-    globalThis[turn]("online", this.#wake);
-    document[turn]("visibilitychange", this.#visible);
+    if (typeof addEventListener === "function") globalThis[turn]("online", this.#wake);
+    if (typeof document !== "undefined") document[turn]("visibilitychange", this.#visible);
   }
 }
 

@@ -7,6 +7,8 @@ import type { Carrier, Feed, PresenceFrame, StatusFrame } from "./feed.js";
 import type { Hub } from "./hub.js";
 import type { Event, Refusal, WebSocketLike } from "./types.js";
 
+/** gateway.limits.keys_per_socket, by default. */
+const KEYS_PER_SOCKET = 1_000;
 /** An upgrade that takes longer has failed. */
 const UPGRADE_MS = 10_000;
 /** A socket that held so long begins anew with the shortest pause. */
@@ -52,6 +54,8 @@ export class Lane implements Carrier {
   /** Of feeds that it carries, or will once it is open. */
   readonly feeds = new Map<string, Feed>();
   state: "closed" | "connecting" | "open" | "waiting" = "closed";
+  /** How many keys it takes; the gateway may say that it is fewer. */
+  limit = KEYS_PER_SOCKET;
   #hub: Hub;
   #socket: WebSocketLike | undefined;
   /** Keys whose end the server has not confirmed yet, and how often: what comes of them until then is old. */
@@ -123,25 +127,24 @@ export class Lane implements Carrier {
     else if (this.state === "open") this.#ping(DOUBT_MS);
   }
 
-  /** Ends it for good. */
-  close(): void {
+  /** Ends it for good; who waits for an answer is told why. */
+  close(error = new StoaError("Closed", 0, "the client was closed")): void {
     this.#drop(1000);
     this.state = "closed";
     clearTimeout(this.#retry);
     clearTimeout(this.#idle);
-    this.#unanswered("Closed", 0, "the client was closed");
-    this.#askers.clear();
-    this.#waiting.clear();
+    this.#unanswered(error);
   }
 
   /** Sends the token in place of the one it was opened with; a refusal makes it connect anew. */
   async renew(token: string): Promise<void> {
     if (this.state !== "open") return;
+    let forget = () => {};
     const answered = new Promise<boolean>((resolve) => {
-      const forget = this.ask({ token }, { ok: () => resolve(true), failed: () => resolve(false) });
-      setTimeout(forget, RENEWAL_MS);
+      forget = this.ask({ token }, { ok: () => resolve(true), failed: () => resolve(false) });
     });
     const taken = await within(answered, RENEWAL_MS);
+    forget();
     if (this.state !== "open") return;
     if (taken === false) this.#lost(new StoaError("Unauthorized", 401, "the new token was refused in place"));
     else this.#renewLater(token);
@@ -242,22 +245,22 @@ export class Lane implements Carrier {
   #lost(error: Error): void {
     if (Date.now() - this.#openedAt >= STABLE_MS) this.#attempt = 0;
     this.#drop();
-    this.#unanswered("Unknown", 504, "the connection was lost before the answer, so it may have happened");
+    this.#unanswered(new StoaError("Unknown", 504, "the connection was lost before the answer, so it may have happened"));
     this.#later(error, 0);
   }
 
   /** It ends for all that it carries. */
   #fail(error: StoaError): void {
     for (const feed of [...this.feeds.values()]) feed.fail(error);
-    this.#unanswered(error.tag, error.status, error.message);
+    this.#unanswered(error);
     this.#hub.retire(this);
   }
 
-  #unanswered(tag: string, status: number, message: string): void {
+  #unanswered(error: StoaError): void {
     const askers = [...this.#askers.values()];
     this.#askers.clear();
     this.#waiting.clear();
-    for (const asker of askers) asker.failed(new StoaError(tag, status, message));
+    for (const asker of askers) asker.failed(error);
   }
 
   /** Lets go of the socket; nothing of it is heard any more. */
@@ -287,7 +290,13 @@ export class Lane implements Carrier {
 
   #frame(text: string): void {
     this.#heard = true;
-    const frame = JSON.parse(text) as Frame;
+    let frame: Frame;
+    try {
+      frame = JSON.parse(text) as Frame;
+    } catch {
+      this.#lost(new StoaError("BadAnswer", 0, "a frame that is not JSON: is this a gateway?"));
+      return;
+    }
     if (frame.key !== undefined) {
       if (this.#ending.size > 0 && this.#ending.has(frame.key)) return;
       this.feeds.get(frame.key)?.event(frame.base64 === undefined ? frame as Event : this.#binary(frame), text.length);
@@ -310,9 +319,18 @@ export class Lane implements Carrier {
   #subscribed(frame: StatusFrame): void {
     const feed = this.feeds.get(frame.sub);
     if (!feed || this.#ending.has(frame.sub)) return;
-    if (frame.error) this.feeds.delete(frame.sub);
-    feed.status(frame);
-    if (frame.error) this.#rest();
+    if (!frame.error) {
+      feed.status(frame);
+      return;
+    }
+    this.feeds.delete(frame.sub);
+    if (frame.error.tag === "BadRequest" && frame.error.message.startsWith("too many keys")) {
+      this.limit = Math.max(1, this.feeds.size);
+      this.#hub.place(feed);
+    } else {
+      feed.status(frame);
+    }
+    this.#rest();
   }
 
   #unsubscribed(key: string, code: number | undefined, reason: string): void {

@@ -108,7 +108,11 @@ export class Reader implements Subscription {
     if (this.status === "closed" || (status === this.status && status !== "reconnecting")) return;
     this.status = status;
     if (status === "live") this.#setReady.resolve();
-    this.options.onStatus?.(status, detail);
+    try {
+      this.options.onStatus?.(status, detail);
+    } catch (error) {
+      void Promise.reject(error); // the program's own mistake: unhandled, and nothing of ours stops
+    }
   }
 
   /** How many events and notes have not been taken. */

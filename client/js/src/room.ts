@@ -3,7 +3,7 @@
  */
 import { StoaError } from "./errors.js";
 import { encode, type Http, type Request } from "./http.js";
-import type { Hub } from "./hub.js";
+import { NO_SOCKET, type Hub } from "./hub.js";
 import type { Asker } from "./lane.js";
 import type { Stoa } from "./client.js";
 import type {
@@ -137,12 +137,17 @@ export class Room<R extends Contract = Contract> {
     return this.#http.json(this.#path(verb), request);
   }
 
+  /** What a streaming method yields, all together. */
+  async #items(method: string, input: unknown, options: IdempotentOptions): Promise<unknown[]> {
+    const answer = await this.#post(encodeURIComponent(method), input, options);
+    return Array.isArray(answer) ? answer : [answer];
+  }
+
   /** Item by item over a socket; without one, all together. */
   async *#stream(method: string, input: unknown, options: IdempotentOptions): AsyncGenerator<unknown, undefined, undefined> {
     const lane = this.#hub.lane();
     if (!lane) {
-      const answer = await this.#post(encodeURIComponent(method), input, options);
-      yield* Array.isArray(answer) ? answer : [answer];
+      yield* await this.#items(method, input, options);
       return undefined;
     }
     const items: unknown[] = [];
@@ -172,7 +177,8 @@ export class Room<R extends Contract = Contract> {
         if (end) break;
         await new Promise<void>((resolve) => { wake = resolve; });
       }
-      if (end.error !== undefined) throw end.error;
+      if (end.error instanceof StoaError && end.error.tag === NO_SOCKET) yield* await this.#items(method, input, options);
+      else if (end.error !== undefined) throw end.error;
     } finally {
       options.signal?.removeEventListener("abort", abort);
       forget();

@@ -188,9 +188,12 @@ test("a signal ends a request with its reason", async () => {
   }
 });
 
-test("what is no JSON value is refused here", () => {
-  assert.throws(() => client().publish("k", undefined), TypeError);
-  assert.throws(() => client().publish("k", () => {}), TypeError);
+test("what cannot be sent is refused here", async () => {
+  await assert.rejects(client().publish("k", undefined), TypeError);
+  await assert.rejects(client().publish("k", () => {}), TypeError);
+  await assert.rejects(client().publish("k", 1, { to: [] }), TypeError);
+  await assert.rejects(client().publish("k", 1, { tags: ["a,b"] }), TypeError);
+  await assert.rejects(client().publishBatch("k", [new Uint8Array(1)]), TypeError);
   assert.throws(() => new Stoa("ftp://example.com"), TypeError);
 });
 
@@ -228,7 +231,7 @@ test("a send without a subscription is nobody's; with one it is that connection'
 
 test("a streaming method, item by item; without a socket all together", async () => {
   const room = client().room("tally", fresh());
-  for (const options of [{}, { WebSocket: null, transport: "sse" }]) {
+  for (const options of [{}, { WebSocket: null }, { transport: "sse" }]) {
     const items = [];
     for await (const item of client(options).room("tally", room.id).call("count", { to: 300 })) items.push(item);
     assert.deepEqual(items.slice(0, 300), Array.from({ length: 300 }, (_, n) => n + 1));

@@ -5,7 +5,8 @@ import { MissedError, Stoa, StoaError } from "../dist/index.js";
 import { startCluster, stoa as command, waitUntil } from "./cluster.mjs";
 import { startProxy } from "./proxy.mjs";
 
-const YAML = `types:
+const YAML = `gateway: { limits: { keys_per_socket: 300 } }
+types:
   short: { retention: { count: 5 } }
 `;
 
@@ -119,6 +120,29 @@ test("many keys share one socket, which is closed when nobody needs it", async (
   for (const [n, one] of subscriptions.entries()) assert.deepEqual(numbers(await take(one, 1)), [n]);
   assert.equal(proxy.upgrades() - before, 1);
   await waitUntil("the socket is closed", async () => await cluster.gateways[0].metric("stoa_sockets") === 0);
+});
+
+test("more keys than a socket takes have another one", async () => {
+  const stoa = client();
+  const before = proxy.upgrades();
+  const names = Array.from({ length: 700 }, () => fresh());
+  const subscriptions = names.map((key) => stoa.subscribe(key));
+  await Promise.all(subscriptions.map((one) => one.ready));
+  assert.equal(proxy.upgrades() - before, 3);
+  await cluster.publish(names[699], { n: 1 });
+  assert.deepEqual(numbers(await take(subscriptions[699], 1)), [1]);
+});
+
+test("a handler that throws ends its own subscription", async () => {
+  const key = fresh();
+  const stoa = client();
+  const beside = stoa.subscribe(key, { replay: "all" });
+  await beside.ready;
+  const error = new Promise((resolve) => stoa.subscribe(key, { replay: "all", onError: resolve }, () => { throw new Error("in the handler"); }));
+  await publish(key, 1, 1);
+  assert.equal((await error).message, "in the handler");
+  await publish(key, 2, 2);
+  assert.deepEqual(numbers(await take(beside, 2)), [1, 2]);
 });
 
 test("readers of one key share it; one that begins elsewhere joins when it has caught up", async () => {
