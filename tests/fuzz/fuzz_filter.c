@@ -22,11 +22,8 @@ static bool among(const struct filter_names *names, const struct slice *who, siz
 
 static bool plain_rule(const struct filter *f, const struct slice who[2], struct slice tag)
 {
-    if (among(&f->except, who, 2))
-        return false;
-    if (f->to.at)
-        return among(&f->to, who, 2);
-    return !f->tags.at || among(&f->tags, &tag, 1);
+    return !among(&f->except, who, 2) && (!f->to.at || among(&f->to, who, 2)) &&
+           (!f->tags.at || among(&f->tags, &tag, 1));
 }
 
 static void same(const struct filter_names *a, const struct filter_names *b)

@@ -96,8 +96,9 @@ static void socket_line(unsigned n, const char *target)
 static void request_line(unsigned n, const char *line)
 {
     const char *const headers[] = {NULL, "Idempotency-Key: a\n", "Accept: text/event-stream\n",
-                                   "Content-Type: application/x-ndjson\n"};
-    struct client *c = ask(REQUESTER + n, line, headers[n % 4], "{\"a\":1}\n2\n");
+                                   "Content-Type: application/x-ndjson\n", "Stoa-Format: orpc\n"};
+    const char *body = n % 7 ? "{\"a\":1}\n2\n" : "{\"json\":1}";
+    struct client *c = ask(REQUESTER + n, line, headers[n % 5], body);
     STOA_ASSERT(c->responses == 1 || c->streaming);
     STOA_ASSERT(c->status >= 200 && c->status < 600);
     if (c->status >= 400) {
