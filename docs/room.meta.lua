@@ -20,6 +20,7 @@
 ---@class PublishOptions: Recipients
 ---@field conflate? string  of events with the same text, who catches up gets the newest only
 ---@field ephemeral? boolean  for who is there now; not kept
+---@field meta? Json  which parts are more than JSON, for oRPC's clients: { { type, name or place, ... }, ... }, places from 0
 
 ---The module: local room = require "room".
 ---@class room
@@ -74,6 +75,7 @@ function json.array(t) end
 ---@field connections Connections
 ---@field mem table  the room's own in memory; lost when the room leaves it
 ---@field env table  what init(env) got
+---@field meta Json?  how a method's input is typed, when an oRPC client said so: { { type, name or place, ... }, ... }
 ---@field system_failure string?  on an alarm's retries: why
 local ctx = {}
 

@@ -24,7 +24,7 @@ struct room_call {
     struct waiter waiter;
     uint64_t client;
     enum call_verb verb;
-    bool by_session, idempotent;
+    bool by_session, typed, idempotent;
     bool sent;      /* an attempt is under way */
     bool uncertain; /* an earlier attempt may have run */
     uint8_t nack;   /* the last refusal, enum nack_code */
@@ -72,6 +72,7 @@ static struct room_call *room_call_create(struct gateway *g, const struct call_o
     c->ref = bytes_take(&at, order->ref);
     c->verb = order->verb;
     c->by_session = order->by_session;
+    c->typed = order->typed;
     c->idempotent = order->idempotent;
     memcpy(c->msg_id, order->msg_id, sizeof c->msg_id);
     c->slot = slot_of(c->key, g->options.slot_seed);
@@ -199,7 +200,7 @@ static void room_call_send(struct gateway *g, struct room_call *c)
     m.call.verb = c->verb;
     memcpy(m.call.msg_id, c->msg_id, sizeof m.call.msg_id);
     m.call.name = c->name;
-    m.call.streams = c->by_session;
+    m.call.streams = (c->by_session ? CALL_STREAMS : 0) | (c->typed ? CALL_TYPED : 0);
     m.call.input = c->input;
     hub_send(g->hub, owner, &m);
 }

@@ -639,7 +639,8 @@ struct call_order {
     struct slice name;  /* VERB_METHOD: the method; VERB_CONNECTIONS: a tag, empty: all */
     struct slice input; /* JSON, empty: none */
     struct slice ref;   /* stoa.v1: raw JSON; data NULL: none given */
-    bool by_session;    /* answered on the session (v1_call_done), not by HTTP */
+    bool by_session;    /* answered on the session (call_done), not by HTTP */
+    bool typed;         /* the input is {"json","meta"} (proto/typed.h) */
     bool idempotent;    /* the client gave a key */
     uint8_t msg_id[16]; /* room_call_check sets it */
 };

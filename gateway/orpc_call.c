@@ -303,8 +303,52 @@ static void over_rate(struct gateway *g, struct session *s, struct slice id)
         session_close(g, s, 1008, slice_text(RATE_SOCKET_TEXT));
 }
 
+/* [type, "input", segment ...] as [type, segment ...], behind a comma. False: it is of another
+ * part. */
+static bool mark_rebase(struct slice mark, struct strbuf *out)
+{
+    struct json_iter it = json_members(mark);
+    struct strbuf first = {0};
+    bool ours = json_next(&it);
+    struct slice type = it.value.raw;
+    ours = ours && json_next(&it) && json_unescape(it.value, &first) &&
+           slice_is(strbuf_slice(&first), "input");
+    strbuf_free(&first);
+    if (!ours)
+        return false;
+    strbuf_put_text(out, ",[");
+    strbuf_put_slice(out, type);
+    while (json_next(&it)) {
+        strbuf_put_byte(out, ',');
+        strbuf_put_slice(out, it.value.raw);
+    }
+    strbuf_put_byte(out, ']');
+    return true;
+}
+
+/* The input, with what meta says of its parts. False: meta says nothing of it, and `typed` is
+ * empty.
+ */
+static bool input_typed(struct slice input, struct json_value meta, struct strbuf *typed)
+{
+    struct strbuf marks = {0};
+    struct json_iter it = json_members(meta.type == JSON_ARRAY ? meta.raw : slice_text("[]"));
+    bool any = false;
+    while (json_next(&it))
+        any |= mark_rebase(it.value.raw, &marks);
+    if (any) {
+        strbuf_put_text(typed, "{\"json\":");
+        strbuf_put_slice(typed, input);
+        strbuf_put_text(typed, ",\"meta\":[");
+        strbuf_put_slice(typed, slice_of(marks.data + 1, marks.size - 1));
+        strbuf_put_text(typed, "]}");
+    }
+    strbuf_free(&marks);
+    return any;
+}
+
 static void method_begin(struct gateway *g, struct session *s, struct slice id, struct slice name,
-                         struct slice input)
+                         struct slice input, bool typed)
 {
     const char *message = "this channel's room has no methods", *tag = NULL;
     struct orpc *o = s->orpc;
@@ -312,6 +356,7 @@ static void method_begin(struct gateway *g, struct session *s, struct slice id, 
                                .key = strbuf_slice(&o->key),
                                .name = name,
                                .input = input,
+                               .typed = typed,
                                .by_session = true};
     if (!type_with_handler(g, order.key)) {
         refuse_by_tag(g, s, id, "NoHandler", message);
@@ -345,7 +390,7 @@ void orpc_call(struct gateway *g, struct session *s, const struct orpc_frame *f)
 {
     struct orpc *o = s->orpc;
     struct json_value json = {0};
-    struct strbuf name = {0};
+    struct strbuf name = {0}, typed = {0};
     size_t first = 0;
     if (f->body.type == JSON_OBJECT)
         json = json_get(f->body.raw, "json");
@@ -358,7 +403,11 @@ void orpc_call(struct gateway *g, struct session *s, const struct orpc_frame *f)
     } else if (!rate_take(g, s, strbuf_slice(&o->key))) {
         over_rate(g, s, f->id);
     } else {
-        method_begin(g, s, f->id, strbuf_slice(&name), json_get(json.raw, "input").raw);
+        struct slice input = json_get(json.raw, "input").raw;
+        bool is_typed = input_typed(input, json_get(f->body.raw, "meta"), &typed);
+        method_begin(g, s, f->id, strbuf_slice(&name), is_typed ? strbuf_slice(&typed) : input,
+                     is_typed);
     }
     strbuf_free(&name);
+    strbuf_free(&typed);
 }

@@ -65,6 +65,9 @@ enum ask_what { ASK_STATUS, ASK_KEYS, ASK_TOP, ASK_CONNECTIONS, ASK_GATEWAYS, AS
 #define EVENT_EPHEMERAL 8u /* no seq of its own: prev == seq == the room's head */
 #define EVENT_PRESENCE 16u /* transient: who came or went, for those who asked to be told */
 #define EVENT_TYPED 32u    /* the payload is a typed one (proto/typed.h) */
+/* Of CALL.streams. */
+#define CALL_STREAMS 1u /* the caller takes items */
+#define CALL_TYPED 2u   /* the input is a typed payload (proto/typed.h) */
 
 /* ---- list entries ---- */
 struct event_item { /* wire: [prev, seq, ts, flags, conflate, filter, size] */

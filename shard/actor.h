@@ -137,6 +137,7 @@ struct actor {
 enum output_kind { OUTPUT_BROADCAST, OUTPUT_PUBLISH, OUTPUT_EPHEMERAL };
 struct output {
     enum output_kind kind;
+    bool typed;                      /* the payload is a typed one (proto/typed.h) */
     uint32_t filter_at, filter_size; /* in segment->bytes: encoded filter (proto/filter.h) */
     uint32_t conflate_at, conflate_size;
     uint32_t payload_at, payload_size;

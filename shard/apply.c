@@ -84,6 +84,7 @@ static void apply_outputs(struct shard *s, struct actor *a, struct segment *g)
                                   .conflate = part(g, o->conflate_at, o->conflate_size),
                                   .filter = part(g, o->filter_at, o->filter_size),
                                   .payload = part(g, o->payload_at, o->payload_size)};
+        item.flags |= o->typed ? EVENT_TYPED : 0;
         if (o->kind == OUTPUT_EPHEMERAL)
             publish_ephemeral(s, a->room, &item);
         if (o->kind == OUTPUT_EPHEMERAL || (o->kind == OUTPUT_BROADCAST && !heard))

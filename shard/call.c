@@ -7,6 +7,7 @@
 #include "shard/quarantine.h"
 
 #include "common/json.h"
+#include "proto/typed.h"
 #include "proto/wire.h"
 
 /* ---- answers that are kept ---- */
@@ -201,10 +202,22 @@ static void broadcast(struct shard *s, struct task *t)
     fault_free(&fault);
 }
 
+/* A typed input in its parts; one that is none stays as it is. */
+static void input_read(struct invocation *what, const struct msg_call *m)
+{
+    what->input = m->input;
+    if (!(m->streams & CALL_TYPED) || typed_check(m->input) != NULL)
+        return;
+    struct typed t = typed_read(m->input);
+    what->input = t.json.raw;
+    what->meta = t.meta.raw;
+}
+
 static void change(struct shard *s, struct task *t, const struct msg_call *m)
 {
-    t->what = (struct invocation){
-        .input = m->input, .method = m->name, .streams = m->streams != 0 && t->asker.peer != 0};
+    t->what = (struct invocation){.method = m->name,
+                                  .streams = (m->streams & CALL_STREAMS) && t->asker.peer != 0};
+    input_read(&t->what, m);
     actor_touch(s, t->actor);
     switch (m->verb) {
     case VERB_SEND:

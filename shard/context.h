@@ -78,6 +78,7 @@ bool context_broadcast(struct context *ctx, struct slice message, const struct r
 struct publish_wish {
     struct recipients who;
     struct slice conflate;
+    struct slice meta; /* JSON: how parts of the message are typed (proto/typed.h); empty: plain */
     bool ephemeral;
 };
 /* Appends to the room's retained log, and so reaches everybody, now and on replay. */

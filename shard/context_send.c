@@ -15,6 +15,7 @@
 #include "common/json.h"
 #include "common/utf8.h"
 #include "proto/filter.h"
+#include "proto/typed.h"
 
 #define CLOSE_REASON_MAX_BYTES 123
 
@@ -147,6 +148,7 @@ struct draft {
     struct context *ctx;
     const char *tag; /* of its faults */
     struct fault *fault;
+    struct slice meta;    /* how the message is typed; empty: it is plain */
     struct output output; /* all but the filter */
 };
 
@@ -170,22 +172,49 @@ static bool may_send(const struct context *ctx, struct slice message, const char
            handler_admits(ctx->actor->handler, BOUNDARY_BROADCAST, message, tag, fault);
 }
 
-/* Checks the message and takes it in, once for all pieces. */
-static bool draft_begin(struct draft *d, struct slice message, struct slice conflate)
+/* {"json": message, "meta": meta} */
+static bool type_message(const struct draft *d, struct slice message, struct slice meta,
+                         struct strbuf *out)
+{
+    strbuf_put_text(out, "{\"json\":");
+    strbuf_put_slice(out, message);
+    strbuf_put_text(out, ",\"meta\":");
+    strbuf_put_slice(out, meta);
+    strbuf_put_byte(out, '}');
+    const char *wrong = typed_check(strbuf_slice(out));
+    if (wrong)
+        fault_set(d->fault, d->tag, "%s", wrong);
+    return !wrong && is_message(d->ctx, strbuf_slice(out), d->tag, d->fault);
+}
+
+static bool draft_keep(struct draft *d, struct slice payload, struct slice conflate)
 {
     struct segment *g = d->ctx->segment;
     struct output *o = &d->output;
+    o->payload_size = (uint32_t)payload.size;
+    o->conflate_size = (uint32_t)conflate.size;
+    return (segment_keep(g, payload, &o->payload_at) &&
+            segment_keep(g, conflate, &o->conflate_at)) ||
+           too_much(d->fault, d->tag);
+}
+
+/* Checks the message and takes it in, once for all pieces. */
+static bool draft_begin(struct draft *d, struct slice message, struct slice conflate)
+{
     if (!may_send(d->ctx, message, d->tag, d->fault))
         return false;
     if (conflate.size > CONFLATE_MAX_BYTES) {
         fault_set(d->fault, d->tag, "a conflation key is at most %d bytes", CONFLATE_MAX_BYTES);
         return false;
     }
-    if (!segment_keep(g, message, &o->payload_at) || !segment_keep(g, conflate, &o->conflate_at))
-        return too_much(d->fault, d->tag);
-    o->payload_size = (uint32_t)message.size;
-    o->conflate_size = (uint32_t)conflate.size;
-    return true;
+    if (d->meta.size == 0)
+        return draft_keep(d, message, conflate);
+    struct strbuf typed = {0};
+    d->output.typed = true;
+    bool fine =
+        type_message(d, message, d->meta, &typed) && draft_keep(d, strbuf_slice(&typed), conflate);
+    strbuf_free(&typed);
+    return fine;
 }
 
 static int draft_emit(struct draft *d, const struct filter *filter)
@@ -390,6 +419,7 @@ bool context_publish(struct context *ctx, struct slice message, const struct pub
     struct draft d = {.ctx = ctx,
                       .tag = "BroadcastError",
                       .fault = fault,
+                      .meta = wish->meta,
                       .output = {.kind = wish->ephemeral ? OUTPUT_EPHEMERAL : OUTPUT_PUBLISH}};
     if (!draft_begin(&d, message, wish->conflate))
         return false;

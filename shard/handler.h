@@ -50,6 +50,8 @@ const char *phase_name(enum phase phase); /* "connect" ... as metrics and on_err
 struct invocation {
     enum phase phase;
     struct slice input;        /* EVENT, DECODE_ERROR: the frame; CALL: JSON, empty: none */
+    struct slice meta;         /* CALL: how parts of the input are typed (proto/typed.h), JSON;
+                                  empty: not said */
     struct slice method;       /* CALL: "say", "router.ping" */
     bool streams;              /* CALL: the caller takes items */
     unsigned code;             /* CLOSE: WebSocket code */

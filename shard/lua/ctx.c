@@ -145,12 +145,26 @@ static int mem_field(lua_State *L)
     return 1;
 }
 
+/* How the method's input is typed, or nil. */
+static int meta_field(lua_State *L)
+{
+    const char *why = "";
+    struct slice meta = strbuf_slice(&handler_of(L)->run->meta);
+    if (meta.size == 0)
+        lua_pushnil(L);
+    else if (!value_push(L, meta, &why))
+        return luaL_error(L, "ctx.meta cannot be read: %s", why);
+    return 1;
+}
+
 static int ctx_field(lua_State *L)
 {
     struct context *ctx = ctx_of(L);
     const char *name = luaL_checkstring(L, 2);
     if (strcmp(name, "connection") == 0)
         return connection_field(L, ctx);
+    if (strcmp(name, "meta") == 0)
+        return meta_field(L);
     if (strcmp(name, "connections") == 0)
         object_push(L, &connections_kind, ((struct object *)lua_touserdata(L, 1))->serial,
                     KEPT_CONNECTIONS);
@@ -344,6 +358,11 @@ static void options_take(lua_State *L, struct publish_wish *wish, bool publishin
         } else if (publishing && strcmp(name, "conflate") == 0) {
             wish->conflate.data =
                 (const uint8_t *)luaL_checklstring(L, lua_gettop(L), &wish->conflate.size);
+        } else if (publishing && strcmp(name, "meta") == 0) {
+            struct strbuf *meta = &handler_of(L)->meta;
+            strbuf_reset(meta);
+            value_write(L, lua_gettop(L), meta, "BroadcastError");
+            wish->meta = strbuf_slice(meta);
         } else if (publishing && strcmp(name, "ephemeral") == 0) {
             wish->ephemeral = lua_toboolean(L, -1);
         } else {

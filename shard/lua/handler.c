@@ -37,6 +37,7 @@ static struct run *run_create(struct lua_handler *h, lua_CFunction enter, void *
     r->streams = r->collects = r->decoding = false;
     strbuf_reset(&r->items);
     strbuf_reset(&r->result);
+    strbuf_reset(&r->meta);
     lua_pushcfunction(r->co, enter);
     lua_pushlightuserdata(r->co, argument ? argument : r);
     return r;
@@ -48,13 +49,15 @@ static void run_destroy(struct lua_handler *h, struct run *r)
         luaL_unref(h->L, LUA_REGISTRYINDEX, r->co_ref);
     strbuf_free(&r->items);
     strbuf_free(&r->result);
+    strbuf_free(&r->meta);
     mem_free(r);
 }
 
 static void run_release(struct lua_handler *h, struct run *r, bool reusable)
 {
     r->serial = 0;
-    if (reusable && !h->spare && r->result.capacity + r->items.capacity < STRING_MAX_BYTES / 64) {
+    if (reusable && !h->spare &&
+        r->result.capacity + r->items.capacity + r->meta.capacity < STRING_MAX_BYTES / 64) {
         lua_settop(r->co, 0);
         h->spare = r;
         return;
@@ -303,6 +306,7 @@ static enum run_end vtable_run(struct handler *base, struct context *ctx, void *
     r->what = what;
     r->phase = what->phase;
     r->streams = what->phase == PHASE_CALL && what->streams;
+    strbuf_put_slice(&r->meta, what->meta);
     r->mem = (struct lua_mem *)mem;
     *run = r;
     enum run_end end = segment(h, ctx, run, 1, what->phase == PHASE_CALL ? result : NULL, fault);
@@ -366,6 +370,7 @@ static void vtable_destroy(struct handler *base)
     strbuf_free(&h->scratch);
     strbuf_free(&h->keys);
     strbuf_free(&h->names);
+    strbuf_free(&h->meta);
     strbuf_free(&h->identity_text);
     strbuf_free(&h->source);
     strbuf_free(&h->env);

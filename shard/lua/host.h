@@ -80,6 +80,7 @@ struct run {
     bool decoding;        /* EVENT: the frame is not yet the handler's */
     struct strbuf items;  /* JSON of collected items, comma behind each */
     struct strbuf result; /* JSON of what came back */
+    struct strbuf meta;   /* CALL: how the input is typed, JSON; empty: not said */
     struct lua_mem *mem;
     uint64_t renewals; /* of the handler when it began: its coroutine is of that state */
 };
@@ -116,7 +117,7 @@ struct lua_handler {
     bool waits;        /* a yield that asks the shard for something */
     const struct wake *wake;
     /* buffers that survive a raise */
-    struct strbuf text, scratch, keys, names;
+    struct strbuf text, scratch, keys, names, meta;
     struct fault fault;
     struct persona identity;
     struct strbuf identity_text;

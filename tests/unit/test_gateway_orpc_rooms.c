@@ -133,7 +133,10 @@ START_TEST(test_call_that_is_none)
     ck_assert_uint_eq(shard.calls, 0);
     returns("1");
     say(1, CALL("1", "{\"json\":{\"path\":[\"say\"],\"input\":{\"at\":[\"x\"]}},\"meta\":[[1,"
-                     "\"input\",\"at\",0],[6,\"input\",\"\\u0061t\"]]}"));
+                     "\"input\",\"at\",0],[6,\"input\",\"\\u0061t\"],[2,\"path\",0]]}"));
+    ck_assert_str_eq(shard.input,
+                     "{\"json\":{\"at\":[\"x\"]},\"meta\":[[1,\"at\",0],[6,\"\\u0061t\"]]}");
+    ck_assert_uint_eq(shard.streams, CALL_STREAMS | CALL_TYPED);
     hears(c, "{\"i\":1,\"p\":{\"b\":{\"json\":1}}}");
 }
 END_TEST

@@ -208,11 +208,11 @@ START_TEST(alarms_and_fields)
           "  local b = ctx:next_alarm() ctx:schedule_in('30 seconds') ctx:schedule_in('2m')\n"
           "  ctx:schedule_at(42) ctx:cancel_schedule()\n"
           "  return { a == nil, b, ctx.id, ctx.name, ctx.key, ctx.env.color, M.color,\n"
-          "    ctx.system_failure == nil, ctx.connection == nil } end\n"
+          "    ctx.system_failure == nil, ctx.connection == nil, ctx.meta == nil } end\n"
           "function M.rpc.bad(ctx, d) ctx:schedule_in(d) end\n"
           "function M.rpc.mem(ctx) ctx.mem.n = (ctx.mem.n or 0) + 1 return ctx.mem.n end");
     ck_assert_str_eq(world_answer(w, "f", ""),
-                     "[true,1005000,\"a\",\"test\",\"test:a\",\"red\",\"red\",true,true]");
+                     "[true,1005000,\"a\",\"test\",\"test:a\",\"red\",\"red\",true,true,true]");
     ck_assert_str_eq(world_done(w),
                      "alarm 1005000\nalarm 1030000\nalarm 1120000\nalarm 42\ncancel \n");
     ck_assert_ptr_nonnull(strstr(world_answer(w, "bad", "\"5 parsecs\""), "a duration like"));

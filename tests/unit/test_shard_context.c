@@ -494,7 +494,7 @@ START_TEST(a_publish_splits_to_and_nothing_else)
 }
 END_TEST
 
-START_TEST(a_publish_carries_conflation_and_may_be_ephemeral)
+START_TEST(a_publish_carries_conflation_and_types_and_may_be_ephemeral)
 {
     begin();
     struct publish_wish wish = {.conflate = text("pos")};
@@ -510,7 +510,13 @@ START_TEST(a_publish_carries_conflation_and_may_be_ephemeral)
     wish.conflate = slice_of(key, sizeof key);
     ck_fault(context_publish(&ctx, text("2"), &wish, &fault), "BroadcastError");
     ck_fault(context_publish(&ctx, text(""), NULL, &fault), "BroadcastError");
-    ck_assert_uint_eq(segment.outputs.count, 2);
+    wish = (struct publish_wish){.meta = text("[[]]")};
+    ck_fault(context_publish(&ctx, text("7"), &wish, &fault), "BroadcastError");
+    wish.meta = text("[[0]]");
+    ck_assert(context_publish(&ctx, text("7"), &wish, &fault));
+    o = VEC_AT(&segment.outputs, struct output);
+    ck_slice(bytes_at(o[2].payload_at, o[2].payload_size), "{\"json\":7,\"meta\":[[0]]}");
+    ck_assert(o[2].typed && !o[1].typed && segment.outputs.count == 3);
     end();
 }
 END_TEST
@@ -775,7 +781,7 @@ int main(void)
         a_broadcast_to_an_empty_room_succeeds_and_sends_nothing,
         a_broadcast_whose_names_do_not_fit_goes_out_in_pieces,
         a_publish_splits_to_and_nothing_else,
-        a_publish_carries_conflation_and_may_be_ephemeral,
+        a_publish_carries_conflation_and_types_and_may_be_ephemeral,
         what_one_segment_sends_is_bounded,
         an_alarm_is_one_and_the_running_one_is_not_seen,
         a_run_waits_for_one_thing,

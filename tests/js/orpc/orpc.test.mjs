@@ -29,6 +29,7 @@ M.rpc = {
     for i = 1, input.to do yield({ n = i }) end
     return { done = true }
   end,
+  move = function(ctx, input) ctx:publish({ to = input.to, at = input.at }, { meta = ctx.meta }) end,
   shout = function(ctx, input) ctx:broadcast({ loud = input }) return true end,
   taken = function(ctx) room.error("TAKEN", { status = 409, message = "somebody has it", data = { by = "ann" } }) end,
   broken = function(ctx) error("a secret of the room") end,
@@ -158,6 +159,15 @@ test("methods: allowed, nested, streaming, denied, failing", async () => {
   await fails(["broken"], { code: "INTERNAL_SERVER_ERROR", status: 500, message: "Internal server error" });
   await fails(["router", "missing"], { code: "INTERNAL_SERVER_ERROR", status: 500, message: "Internal server error" });
   await assert.rejects(one.peer.nothing({}), { code: "NOT_FOUND", status: 404 });
+});
+
+test("a method hands on its input as it was typed", async () => {
+  const one = await open({ id: "a", token: () => e2({ chn: "orders:typed", rpc: ["move"] }) });
+  const input = { to: new Set([1n]), at: new Date(7) };
+  await one.call(["move"], input);
+  assert.deepEqual(await take(one.events, 1), [input]);
+  await one.call(["move"], { to: "x", at: "y" });
+  assert.deepEqual(await take(one.events, 1), [{ to: "x", at: "y" }]);
 });
 
 test("what a method broadcasts reaches the streams, before its own answer", async () => {
