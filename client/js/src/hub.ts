@@ -182,6 +182,7 @@ export class Hub implements Feeder {
       for (const feed of feeds) {
         if (!(feed.carrier instanceof EventStream)) continue;
         feed.carrier.end();
+        feed.live = false;
         this.place(feed);
       }
     }
@@ -215,8 +216,9 @@ export class Hub implements Feeder {
     (this.#trial as { unref?: () => void }).unref?.();
   }
 
+  /** Whether sockets are let through by now. */
   #tryAgain(): void {
-    if (this.#lanes.length > 0) return;
+    if (this.#options.transport === "sse" || this.#lanes.length > 0 || this.#feeds.size === 0) return;
     const lane = new Lane(this);
     this.#lanes.push(lane);
     lane.wake();
@@ -270,6 +272,7 @@ export class Hub implements Feeder {
 
   #wake = () => {
     for (const lane of this.#lanes) lane.wake();
+    if (this.#streams === "now") this.#tryAgain();
     for (const feeds of this.#feeds.values()) {
       for (const feed of feeds) {
         feed.wake();

@@ -50,6 +50,7 @@ export class Reader implements Subscription {
   #busy = false; // the handler's promise is pending
   #failure: { error: unknown } | undefined;
   #detail: StatusDetail = {}; // how the server ended it
+  #transport: StatusDetail["transport"];
   #setReady!: { resolve(): void; reject(error: unknown): void };
   #abort = () => this.#finish({ error: this.options.signal?.reason }, true);
 
@@ -105,8 +106,10 @@ export class Reader implements Subscription {
   }
 
   tell(status: Status, detail: StatusDetail = {}): void {
-    if (this.status === "closed" || (status === this.status && status !== "reconnecting")) return;
+    const same = status === this.status && (status === "live" ? detail.transport === this.#transport : status !== "reconnecting");
+    if (this.status === "closed" || same) return;
     this.status = status;
+    if (status === "live") this.#transport = detail.transport;
     if (status === "live") this.#setReady.resolve();
     try {
       this.options.onStatus?.(status, detail);

@@ -107,6 +107,26 @@ test("without upgrades it streams", async () => {
   await sees([1, 2, 3]);
 });
 
+test("back to a socket when upgrades are let through: nothing lost, nothing twice", async () => {
+  proxy.refuseUpgrades = true;
+  await open(proxy.url, proxy.url);
+  await publish(1);
+  await sees([1]);
+  const look = () => page.evaluate(() => document.dispatchEvent(new window.Event("visibilitychange")));
+  const upgrades = proxy.upgrades();
+  await look();
+  await waitUntil("it tried", () => proxy.upgrades() > upgrades);
+  await publish(2);
+  proxy.refuseUpgrades = false;
+  await waitUntil("by a socket", async () => {
+    await look();
+    return page.evaluate(() => window.statuses.at(-1) === "websocket");
+  });
+  await publish(3);
+  await sees([1, 2, 3]);
+  assert.deepEqual(await page.evaluate(() => window.statuses.slice(window.statuses.indexOf("sse"))), ["sse", "websocket"]);
+});
+
 test("a forged token: the page learns 401 although browsers do not tell why an upgrade failed", async () => {
   await page.goto(proxy.url);
   await page.waitForFunction(() => window.Stoa !== undefined);
