@@ -58,8 +58,9 @@ def peers_used():
 
 
 def targets(of, _):
-    raw = of(Raw.name, "fanout", "deliveries/s")
-    for system in (Shared, Apart):
-        own = of(system.name, "fanout", "deliveries/s")
+    """The worst case has none: it is there to be known."""
+    for key, words, better in (("deliveries/s", "deliveries/s", 1), ("cpu us/delivery", "deliveries a second of CPU", -1)):
+        raw, own = of(Raw.name, "fanout", key), of(Shared.name, "fanout", key)
         if raw and own:
-            yield f"{system.name} / raw >= {TARGET}", own / raw, own / raw >= TARGET
+            ratio = (own / raw) ** better
+            yield f"{words}: orpc / raw >= {TARGET}", ratio, ratio >= TARGET
