@@ -2,7 +2,7 @@
  * The client: what a program makes one of, and asks for everything.
  */
 import { MissedError, type Missed } from "./errors.js";
-import { encode, Http, type Request } from "./http.js";
+import { encode, headerText, Http, uniqueName, type Request } from "./http.js";
 import { Hub } from "./hub.js";
 import { bytesOf } from "./lane.js";
 import { Reader } from "./reader.js";
@@ -49,6 +49,7 @@ export class Stoa {
   subscribe<T = unknown>(key: string, options: SubscribeOptions, handler: Handler<T>): Subscription<T>;
   subscribe<T = unknown>(key: string, first: SubscribeOptions | Handler<T> = {}, second?: Handler<T>): Subscription<T> {
     if (this.#closed) throw new TypeError("this client was closed");
+    if (typeof key !== "string") throw new TypeError(`a key is a string, not ${typeof key}`);
     const [given, handler] = typeof first === "function" ? [{}, first] : [first, second];
     const { buffer = this.#options.buffer, bufferBytes = this.#options.bufferBytes } = given;
     const reader = new Reader(key, { ...given, buffer, bufferBytes }, handler as Handler<unknown> | undefined, this.#hub);
@@ -123,9 +124,9 @@ function names(what: string, list: readonly string[] | undefined): string | unde
 }
 
 function publication(key: string, body: string | Uint8Array, type: string, options: PublishOptions): Request {
-  const { conflate, ephemeral, tags, to, except, idempotencyKey = crypto.randomUUID(), ...others } = options;
+  const { conflate, ephemeral, tags, to, except, idempotencyKey = uniqueName(), ...others } = options;
   const headers: Record<string, string> = { "Content-Type": type };
-  if (conflate !== undefined) headers["Stoa-Conflate"] = conflate;
+  if (conflate !== undefined) headers["Stoa-Conflate"] = headerText("conflate", conflate);
   if (ephemeral) headers["Stoa-Ephemeral"] = "1";
   const query = { key, tags: names("tags", tags), to: names("to", to), except: except?.length ? names("except", except) : undefined };
   return { ...others, method: "POST", idempotencyKey, headers, query, body };

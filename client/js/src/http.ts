@@ -20,9 +20,21 @@ export interface Request extends IdempotentOptions {
 /** A body as it is sent: bytes as they are, everything else as JSON. */
 export function encode(data: unknown): { body: string | Uint8Array; type: string } {
   if (data instanceof Uint8Array) return { body: data, type: "application/octet-stream" };
-  const body = JSON.stringify(data);
+  const bytes = data instanceof ArrayBuffer || ArrayBuffer.isView(data); // of which JSON makes something else
+  const body = bytes ? undefined : JSON.stringify(data);
   if (body === undefined) throw new TypeError("data must be a JSON value or a Uint8Array");
   return { body, type: "application/json" };
+}
+
+/** A name that nobody else gives. `crypto.randomUUID` is not there on pages over plain http. */
+export function uniqueName(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** A header's value as fetch takes it: a character for each byte of UTF-8. */
+export function headerText(name: string, text: string): string {
+  if (/[\u0000-\u001f\u007f]/.test(text) || String(text).trim() !== String(text)) throw new TypeError(`${name}: no control characters, and no spaces at its ends`);
+  return Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join("");
 }
 
 /** The error that a refused answer tells. */
@@ -63,7 +75,7 @@ export class Http {
   ) {}
 
   url(path: string, query: Request["query"] = {}): URL {
-    const url = new URL(this.base.pathname.replace(/\/$/, "") + path, this.base);
+    const url = new URL(this.base.pathname.replace(/\/+$/, "") + path, this.base);
     for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, String(value));
     return url;
   }
@@ -72,7 +84,6 @@ export class Http {
   async once(path: string, request: Request, token: string | undefined): Promise<Response> {
     const headers: Record<string, string> = { ...request.headers };
     if (token !== undefined) headers["Authorization"] = `Bearer ${token}`;
-    if (request.idempotencyKey !== undefined) headers["Idempotency-Key"] = request.idempotencyKey;
     const init: RequestInit = { method: request.method ?? "GET", headers };
     if (request.body !== undefined) init.body = request.body as string | Uint8Array<ArrayBuffer>;
     if (request.signal) init.signal = request.signal;
@@ -80,7 +91,9 @@ export class Http {
   }
 
   /** The answer's JSON. Throws StoaError, or the signal's reason. */
-  async json<T>(path: string, request: Request = {}): Promise<T> {
+  async json<T>(path: string, given: Request = {}): Promise<T> {
+    const { idempotencyKey: name, headers } = given;
+    const request = name === undefined ? given : { ...given, headers: { ...headers, "Idempotency-Key": headerText("idempotencyKey", name) } };
     const deadline = Date.now() + (request.timeout ?? TIMEOUT_MS);
     let maybe = false; // a try may have been carried out without our having heard of it
     let renewed = false;

@@ -2,7 +2,7 @@
  * A room `type:id`, typed by its contract: what its readers get, what is sent to it, its state and its methods.
  */
 import { StoaError } from "./errors.js";
-import { encode, type Http, type Request } from "./http.js";
+import { encode, uniqueName, type Http, type Request } from "./http.js";
 import { NO_SOCKET, type Hub } from "./hub.js";
 import type { Asker } from "./lane.js";
 import type { Stoa } from "./client.js";
@@ -16,7 +16,7 @@ const TIMEOUT_MS = 30_000;
 const ITEMS_MAX = 10_000;
 
 const idempotent = (options: IdempotentOptions): IdempotentOptions =>
-  ({ ...options, idempotencyKey: options.idempotencyKey ?? crypto.randomUUID() });
+  ({ ...options, idempotencyKey: options.idempotencyKey ?? uniqueName() });
 
 export class Room<R extends Contract = Contract> {
   readonly key: string;
@@ -131,7 +131,7 @@ export class Room<R extends Contract = Contract> {
     return `/api/${encodeURIComponent(this.type)}/${encodeURIComponent(this.id)}/${verb}`;
   }
 
-  #post(verb: string, data: unknown, options: IdempotentOptions): Promise<unknown> {
+  async #post(verb: string, data: unknown, options: IdempotentOptions): Promise<unknown> {
     const { body, type } = encode(data);
     const request: Request = { ...idempotent(options), method: "POST", body, headers: { "Content-Type": type } };
     return this.#http.json(this.#path(verb), request);

@@ -40,7 +40,7 @@ export class Tokens {
   fresh(): Promise<string | undefined> {
     const source = this.#source;
     if (typeof source !== "function") return Promise.resolve(this.#now);
-    this.#asking ??= (async () => source())().then((token) => (this.#now = token))
+    this.#asking ??= (async () => source())().then((token) => (this.#now = token ?? undefined))
       .finally(() => { this.#asking = undefined; });
     return this.#asking;
   }

@@ -183,7 +183,7 @@ export interface Connection {
 }
 
 /** A token, or how to get one. The function is asked before each connection and 30 s before `exp`. */
-export type TokenSource = string | (() => string | undefined | Promise<string | undefined>);
+export type TokenSource = string | (() => string | null | undefined | Promise<string | null | undefined>);
 
 /** The part of a WebSocket that is used; `globalThis.WebSocket` and that of the package `ws` are ones. */
 export interface WebSocketLike {

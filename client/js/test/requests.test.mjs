@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import http from "node:http";
 import { after, afterEach, before, test } from "node:test";
+import WebSocket from "ws";
 import { Stoa, StoaError } from "../dist/index.js";
 import { startCluster, waitUntil } from "./cluster.mjs";
 import { startProxy } from "./proxy.mjs";
@@ -137,7 +138,7 @@ test("503, 504, 429 and lost connections are tried again under one idempotency k
     assert.equal(gateway.asked.length, 5);
     const names = new Set(gateway.asked.map(({ headers }) => headers["idempotency-key"]));
     assert.equal(names.size, 1);
-    assert.match([...names][0], /^[0-9a-f-]{36}$/);
+    assert.match([...names][0], /^[0-9a-f]{32}$/);
     const query = new URL(gateway.asked[0].url, gateway.url).searchParams;
     assert.deepEqual([query.get("tags"), query.get("to"), query.get("except")], ["a,b", "x", "y"]);
     assert.equal(gateway.asked[0].headers["stoa-conflate"], "c");
@@ -194,7 +195,46 @@ test("what cannot be sent is refused here", async () => {
   await assert.rejects(client().publish("k", 1, { to: [] }), TypeError);
   await assert.rejects(client().publish("k", 1, { tags: ["a,b"] }), TypeError);
   await assert.rejects(client().publishBatch("k", [new Uint8Array(1)]), TypeError);
+  await assert.rejects(client().publish("k", new ArrayBuffer(2)), TypeError);
+  await assert.rejects(client().publish("k", 1, { idempotencyKey: "a\nb" }), TypeError);
+  await assert.rejects(client().publish("k", 1, { conflate: " a" }), TypeError);
+  assert.throws(() => client().subscribe(undefined), TypeError);
+  assert.throws(() => client().subscribe(7), TypeError);
   assert.throws(() => new Stoa("ftp://example.com"), TypeError);
+});
+
+test("names in any script are the same over HTTP and over a socket; slashes behind the address are none", async () => {
+  const stoa = client({}, `${proxy.url}//`);
+  const key = fresh();
+  const { id } = await stoa.publish(key, 1, { idempotencyKey: "ключ 中", conflate: "进度" });
+  const socket = new WebSocket(`${cluster.url.replace("http", "ws")}/stoa`, "stoa.v1");
+  try {
+    await new Promise((resolve) => { socket.onopen = resolve; });
+    const answer = new Promise((resolve) => { socket.onmessage = ({ data }) => resolve(JSON.parse(data)); });
+    socket.send(JSON.stringify({ pub: key, data: 1, ref: 1, idempotencyKey: "ключ 中" }));
+    assert.deepEqual(await answer, { ref: 1, ok: { id, duplicate: true } });
+  } finally {
+    socket.close();
+  }
+  await stoa.publish(key, 2, { conflate: "进度" });
+  for await (const event of stoa.subscribe(key, { replay: "all" })) {
+    assert.equal(event.data, 2);
+    break;
+  }
+});
+
+test("a page over plain http, which has no crypto.randomUUID, publishes too; a token function that has none says null", async () => {
+  const there = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(crypto), "randomUUID");
+  Object.defineProperty(crypto, "randomUUID", { value: undefined, configurable: true });
+  const gateway = await playGateway([200, { id: "e-1", duplicate: false }]);
+  try {
+    await client({ token: () => null }, gateway.url).publish("k", 1);
+    assert.ok(there && gateway.asked[0].headers["idempotency-key"].length >= 16);
+    assert.equal(gateway.asked[0].headers.authorization, undefined);
+  } finally {
+    delete crypto.randomUUID;
+    await gateway.close();
+  }
 });
 
 test("a room: methods, errors, state, its log", async () => {
