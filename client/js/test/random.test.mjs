@@ -26,7 +26,7 @@ const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 test(`random readers of a random world (SEED=${SEED})`, async () => {
   const roll = dice(SEED);
-  const cluster = await startCluster({ shards: 2, gateways: 1 });
+  const cluster = await startCluster({ shards: 2, yaml: "types: { events: { retention: { count: 1000000, bytes: 1GiB } } }\n" });
   const proxy = await startProxy(cluster.port);
   const keys = ["a", "b", "c"];
   const clients = Array.from({ length: 3 }, () => new Stoa(proxy.url, { reconnect: { min: 5, max: 100 }, idle: 20 }));
