@@ -280,16 +280,25 @@ export class Hub implements Feeder {
       }
     }
   };
+  /** A cut socket says nothing until it is missed: nobody waits for that to learn that the network is gone. */
+  #cut = () => {
+    const error = new StoaError("Closed", 0, "the browser is offline");
+    for (const lane of [...this.#lanes]) lane.cut(error);
+    for (const feeds of this.#feeds.values()) for (const feed of feeds) if (feed.carrier instanceof EventStream) feed.carrier.cut(error);
+  };
   #visible = () => {
     if (document.visibilityState === "visible") this.#wake();
   };
 
-  /** Browsers tell when the network, or the user, is back. */
+  /** Browsers tell when the network is gone, and when it, or the user, is back. */
   #listen(on: boolean): void {
     if (on === this.#listening) return;
     this.#listening = on;
     const turn = on ? "addEventListener" : "removeEventListener";
-    if (typeof addEventListener === "function") globalThis[turn]("online", this.#wake);
+    if (typeof addEventListener === "function") {
+      globalThis[turn]("online", this.#wake);
+      globalThis[turn]("offline", this.#cut);
+    }
     if (typeof document !== "undefined") document[turn]("visibilitychange", this.#visible);
   }
 }

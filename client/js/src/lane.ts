@@ -127,6 +127,11 @@ export class Lane implements Carrier {
     else if (this.state === "open") this.#ping(DOUBT_MS);
   }
 
+  /** A sign that the network is gone. */
+  cut(error: StoaError): void {
+    if (this.state === "open") this.#lost(error);
+  }
+
   /** Ends it for good; who waits for an answer is told why. */
   close(error = new StoaError("Closed", 0, "the client was closed")): void {
     this.#drop(1000);

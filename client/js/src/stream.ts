@@ -90,6 +90,11 @@ export class EventStream implements Carrier {
     this.#connection.abort();
   }
 
+  /** The network is gone: what it was reading is lost. */
+  cut(error: StoaError): void {
+    this.#connection.abort(error);
+  }
+
   /** Tries again at once. */
   wake(): void {
     this.#waking.abort();

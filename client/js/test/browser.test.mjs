@@ -69,6 +69,18 @@ test("offline and online: connected again at once, nothing lost", async () => {
   await status("websocket");
 });
 
+for (const transport of ["websocket", "sse"]) {
+  test(`offline is told at once, though nothing was cut; online again: ${transport}`, async () => {
+    await open(proxy.url, proxy.url, { ...NEVER, transport });
+    await context.setOffline(true);
+    await status("reconnecting");
+    await publish(1);
+    await context.setOffline(false);
+    await sees([1]);
+    await status(transport);
+  });
+}
+
 test("hidden and visible again: connected at once", async () => {
   await open(proxy.url, proxy.url, NEVER);
   const show = (state) => page.evaluate((now) => {
