@@ -54,6 +54,9 @@ START_TEST(what_is_malformed_is_refused)
     ask(1, "POST /publish?key=k", "Stoa-Format: orpc", "{\"json\":1,\"meta\":[[\"date\"]]}");
     ASSERT_ERROR(&clients[1], 400, "BadRequest");
     ck_assert_ptr_nonnull(strstr(clients[1].body, "meta is an array"));
+    ask(1, "POST /publish?key=k", "Stoa-Format: orpc", "{\"json\":{},\"meta\":[[1,\"at\"]]}");
+    ASSERT_ERROR(&clients[1], 400, "BadRequest");
+    ck_assert_ptr_nonnull(strstr(clients[1].body, "each path leads to"));
     ask(1, "POST /publish?key=k", "Stoa-Format: json", "{\"json\":1}");
     ASSERT_ERROR(&clients[1], 400, "BadRequest");
     ask(1, "POST /publish?key=k", "Stoa-Format: orpc\nStoa-Format: orpc", "{\"json\":1}");
