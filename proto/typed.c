@@ -1,6 +1,8 @@
 /* CORE. The typed payload of typed.h. */
 #include "proto/typed.h"
 
+#include "proto/typed_meta.h"
+
 static struct json_value *member_of(struct typed *t, struct slice name)
 {
     if (slice_is(name, "json"))
@@ -10,32 +12,6 @@ static struct json_value *member_of(struct typed *t, struct slice name)
     if (slice_is(name, "retry"))
         return &t->retry;
     return slice_is(name, "comments") ? &t->comments : NULL;
-}
-
-/* Whether it is [type, segment ...]. */
-static bool is_mark(struct json_value mark)
-{
-    if (mark.type != JSON_ARRAY)
-        return false;
-    struct json_iter it = json_members(mark.raw);
-    uint64_t number;
-    if (!json_next(&it) || !json_u64(it.value, &number))
-        return false;
-    while (json_next(&it))
-        if (it.value.type != JSON_STRING && !json_u64(it.value, &number))
-            return false;
-    return true;
-}
-
-static bool is_meta(struct json_value meta)
-{
-    if (meta.type != JSON_ARRAY)
-        return false;
-    struct json_iter it = json_members(meta.raw);
-    while (json_next(&it))
-        if (!is_mark(it.value))
-            return false;
-    return true;
 }
 
 static bool is_texts(struct json_value texts)
@@ -65,8 +41,12 @@ const char *typed_check(struct slice payload)
         *member = it.value;
     }
     uint64_t retry;
-    if (t.meta.type != JSON_NONE && !is_meta(t.meta))
+    enum typed_meta fits = t.meta.type != JSON_NONE ? typed_meta_check(t.json, t.meta) : META_FITS;
+    if (fits == META_MALFORMED)
         return "meta is an array of [type, name or place ...], each type and place a number";
+    if (fits == META_LEADS_NOWHERE)
+        return "each entry of meta leads to a part of json: [type, name or place ...] from its "
+               "root";
     if (t.retry.type != JSON_NONE && !json_u64(t.retry, &retry))
         return "retry is a number of milliseconds";
     if (t.comments.type != JSON_NONE && !is_texts(t.comments))
