@@ -88,7 +88,8 @@ static void say_missed(struct gateway *g, struct session *s, const struct miss *
     words_send(g, s);
 }
 
-/* The original names what was refused by how it was given. */
+/* The original names what was refused by how it was given: without a token it has looked for
+ * cookies. */
 static void refuse(struct gateway *g, struct session *s)
 {
     bool token = s->viewer->kind == VIEWER_TOKEN_REFUSED;
@@ -97,7 +98,7 @@ static void refuse(struct gateway *g, struct session *s)
     struct strbuf *out = words(g, "{\"type\":\"auth-failed\",\"message\":\"");
     strbuf_put_text(out, text);
     strbuf_put_text(out, "\",\"code\":\"AUTH_FAILED\",\"authMethod\":\"");
-    strbuf_put_text(out, token ? "token\"}" : "unknown\"}");
+    strbuf_put_text(out, token ? "token\"}" : "cookies\"}");
     words_send(g, s);
     session_close(g, s, 4001, slice_text(text));
 }

@@ -182,7 +182,7 @@ def test_viewers_do_not_hurt_each_other(bin_dir):
             vanishes = WebSocket(c.base, f"/uploadista/ws/upload/u1?token={reader}")
             for bad in (f"?token={reader[:-4]}AAAA", "", f"?token={token({'key': 'u2'})}", f"?token={token({'key': 'u1', 'exp': 1})}"):
                 refused = WebSocket(c.base, f"/uploadista/ws/upload/u1{bad}")
-                method, how = ("token", "token") if bad else ("unknown", "cookies")
+                method, how = ("token", "token") if bad else ("cookies", "cookies")
                 assert refused.recv() == ('{"type":"auth-failed","message":"Authentication failed: invalid or expired %s",'
                                           '"code":"AUTH_FAILED","authMethod":"%s"}' % (how, method))
                 assert closed(refused) == (4001, f"Authentication failed: invalid or expired {how}")

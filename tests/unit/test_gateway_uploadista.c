@@ -303,7 +303,7 @@ static void is_refused(unsigned client, const char *target, const char *headers,
 START_TEST(test_refused)
 {
     static const char *const by_token = REFUSED_BY("token", "token"),
-                             *const by_nothing = REFUSED_BY("unknown", "cookies"),
+                             *const by_nothing = REFUSED_BY("cookies", "cookies"),
                              *const token = "Authentication failed: invalid or expired token",
                              *const cookies = "Authentication failed: invalid or expired cookies";
     OPENS(1, "/uploadista/ws/upload/u1?token=u1", SUBSCRIBED("u1"), CONNECTION("u1"));
