@@ -241,6 +241,8 @@ enum word {
     M_TAGS,
     M_TO,
     M_EXCEPT,
+    M_TARGETS, /* the same as `to`, as on POST /publish */
+    M_EXCLUDE, /* the same as `except` */
     M_EVENT,
     M_METHOD,
     M_INPUT,
@@ -258,6 +260,7 @@ static const char *const word_names[WORD_COUNT] = {
     [M_TAGS] = "tags",         [M_TO] = "to",
     [M_EXCEPT] = "except",     [M_EVENT] = "event",
     [M_METHOD] = "method",     [M_INPUT] = "input",
+    [M_TARGETS] = "targets",   [M_EXCLUDE] = "exclude",
 };
 
 struct frame {
@@ -429,13 +432,24 @@ static void on_unsub(struct gateway *g, struct session *s, struct slice key)
     control_send(g, s);
 }
 
+/* Whom a publish is for. A word that is not read would send it to everybody, so both names of a
+ * list are known. */
+static const char *filter_read(const struct frame *f, struct strbuf *filter, const char **message)
+{
+    if ((has(f, M_TO) && has(f, M_TARGETS)) || (has(f, M_EXCEPT) && has(f, M_EXCLUDE))) {
+        *message = "to (or targets) and except (or exclude): each at most once";
+        return "BadRequest";
+    }
+    return filter_of_arrays(f->of[M_TAGS], f->of[has(f, M_TO) ? M_TO : M_TARGETS],
+                            f->of[has(f, M_EXCEPT) ? M_EXCEPT : M_EXCLUDE], filter, message);
+}
+
 /* Optional members of a publish; NULL: fine. */
 static const char *order_read(struct gateway *g, const struct frame *f, struct publish_order *order,
                               struct strbuf *idempotency_key, struct strbuf *conflate,
                               struct strbuf *filter, const char **message)
 {
-    const char *tag =
-        filter_of_arrays(f->of[M_TAGS], f->of[M_TO], f->of[M_EXCEPT], filter, message);
+    const char *tag = filter_read(f, filter, message);
     if (tag)
         return tag;
     *message = "idempotencyKey and conflate: strings; ephemeral: true or false";

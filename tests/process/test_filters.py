@@ -99,17 +99,22 @@ def test_many_keys_on_a_socket(bin_dir):
         ann.send_json({"sub": "k"})
         assert ann.recv_json()["status"] == "live"
         for number, more in enumerate([{"to": ["ann"]}, {"to": ["bob"]}, {"tags": ["blue"]}, {"tags": ["big"], "except": ["bob"]},
-                                       {"to": []}, {"except": []}, {"to": ["ann"], "ephemeral": True}]):
+                                       {"to": []}, {"except": []}, {"to": ["ann"], "ephemeral": True},
+                                       # a list that is not read would send it to everybody: these names are known, too
+                                       {"targets": ["bob"]}, {"exclude": ["ann"]}, {"targets": ["ann"]}]):
             sender.send_json({"pub": "k", "data": number, "ref": number, **more})
             assert "ok" in sender.recv_json()
-        got = [ann.recv_json() for _ in range(4)]
-        assert [(e["data"], "id" in e) for e in got] == [(0, True), (3, True), (5, True), (6, False)], got
+        got = [ann.recv_json() for _ in range(5)]
+        assert [(e["data"], "id" in e) for e in got] == [(0, True), (3, True), (5, True), (6, False), (9, True)], got
         for wrong in ({"to": "ann"}, {"tags": [1]}, {"except": None}):
             sender.send_json({"pub": "k", "data": 1, "ref": "x", **wrong})
             answer = sender.recv_json()
             assert answer["error"]["status"] == 400 and "arrays of strings" in answer["error"]["message"], answer
         sender.send_json({"pub": "k", "data": 1, "ref": "x", "to": ["n" * 4096]})
         assert sender.recv_json()["error"] | {"message": ""} == {"tag": "TooLarge", "message": "", "status": 413}
+        for twice in ({"to": ["bob"], "targets": ["bob"]}, {"except": [], "exclude": []}):
+            sender.send_json({"pub": "k", "data": 1, "ref": "x", **twice})
+            assert "at most once" in sender.recv_json()["error"]["message"]
         sender.close()
         ann.close()
 
