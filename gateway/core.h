@@ -656,6 +656,9 @@ void room_call_peer_down(struct gateway *g, struct call *call);
 void room_call_destroy(struct gateway *g, struct call *call);
 
 /* ---- identity.c: who asks ---- */
+/* What is said of every token that is not good here, and is not over: who guesses learns nothing.
+ */
+#define TOKEN_NO_GOOD "the token is not valid here: get a new one"
 /* Who asks by this request: *who is a reference (NULL in mode none). NULL: fine, else the error's
  * tag with a constant message. */
 const char *identity_of_request(struct gateway *g, const struct http_request *request,

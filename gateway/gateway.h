@@ -110,6 +110,9 @@ void gateway_request(struct gateway *g, uint64_t client, const struct http_reque
  * ...). */
 void gateway_refuse(struct gateway *g, uint64_t client, unsigned status, const char *tag,
                     const char *message);
+/* The same for a head that is too large because of a token: where tokens are asked for, 401. */
+void gateway_refuse_token(struct gateway *g, uint64_t client, unsigned status, const char *tag,
+                          const char *message);
 /* The 101 is on its way; frames may be written from now on. */
 void gateway_established(struct gateway *g, uint64_t client, struct tick now);
 /* One whole inbound message, UTF-8 checked when `text`. */

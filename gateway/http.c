@@ -62,7 +62,7 @@ struct http_reader {
 static int refuse(struct http_reader *r, unsigned status, const char *tag, const char *message)
 {
     if (r->refusal.status == 0)
-        r->refusal = (struct http_refusal){status, tag, message, ""};
+        r->refusal = (struct http_refusal){status, tag, message, "", false};
     return -1;
 }
 
@@ -502,6 +502,38 @@ static int feed(struct http_reader *r, size_t end)
     return 0;
 }
 
+#define LONG_TOKEN_BYTES (HTTP_HEAD_MAX_BYTES / 2) /* of a head that is too large */
+
+/* Whether a line, of the request or of a header, holds a token of such a size. */
+static bool holds_long_token(const char *line, size_t size, bool of_request)
+{
+    static const char header[] = "authorization:";
+    const char *end = line + size, *token = NULL;
+    if (!of_request)
+        return size > sizeof header + LONG_TOKEN_BYTES &&
+               strncasecmp(line, header, sizeof header - 1) == 0;
+    for (const char *at = line; !token && end - at > 7; at++)
+        if ((*at == '?' || *at == '&') && memcmp(at + 1, "token=", 6) == 0)
+            token = at + 7;
+    const char *stop = token ? memchr(token, '&', (size_t)(end - token)) : NULL;
+    return token && (stop ? stop : end) - token > (ptrdiff_t)LONG_TOKEN_BYTES;
+}
+
+/* Whether a token is what makes the head too large: it is then refused as other tokens are. */
+static bool has_long_token(const struct http_reader *r)
+{
+    const char *head = (const char *)r->bytes.data + r->base;
+    size_t size = r->head_size ? r->head_size : available(r);
+    for (size_t from = 0; from < size;) {
+        const char *end = memchr(head + from, '\n', size - from);
+        size_t length = end ? (size_t)(end - (head + from)) : size - from;
+        if (holds_long_token(head + from, length, from == 0))
+            return true;
+        from += length + 1;
+    }
+    return false;
+}
+
 static int step_head(struct http_reader *r)
 {
     if (scan_lines(r))
@@ -509,9 +541,11 @@ static int step_head(struct http_reader *r)
     size_t end = r->head_size ? r->head_size : available(r);
     if (end > HTTP_HEAD_MAX_BYTES) {
         bool in_line = !r->has_line || r->line_end > HTTP_HEAD_MAX_BYTES;
-        return refuse(r, in_line ? 414 : 431, "BadRequest",
-                      in_line ? "The request target is too long."
-                              : "The head of the request is too large.");
+        refuse(r, in_line ? 414 : 431, "BadRequest",
+               in_line ? "The request target is too long."
+                       : "The head of the request is too large.");
+        r->refusal.for_token = has_long_token(r);
+        return -1;
     }
     return feed(r, end);
 }

@@ -29,6 +29,7 @@ struct http_refusal {
     const char *tag;
     const char *message;
     const char *headers; /* extra headers of the answer, "" or lines ending in CRLF */
+    bool for_token;      /* the head is too large because of a token */
 };
 
 struct http_reader *http_reader_create(void);

@@ -70,7 +70,7 @@ const char *identity_of_token(struct gateway *g, struct slice token, struct iden
     if (!found) {
         metric_add(g->m.token_checks, 1);
         if (g->options.token_check(g->options.tokens, token, g->now.wall_ms, &found) != NULL) {
-            *message = "the token is not valid here: get a new one";
+            *message = TOKEN_NO_GOOD;
             return "Unauthorized";
         }
         token_cache_put(g->tokens, token, found);
@@ -113,6 +113,15 @@ bool request_has_token(const struct gateway *g, const struct http_request *reque
     return has;
 }
 
+void gateway_refuse_token(struct gateway *g, uint64_t client, unsigned status, const char *tag,
+                          const char *message)
+{
+    if (g->options.tokens)
+        gateway_refuse(g, client, 401, "Unauthorized", TOKEN_NO_GOOD);
+    else
+        gateway_refuse(g, client, status, tag, message);
+}
+
 const char *identity_judge(struct gateway *g, const struct identity *who, const char **message)
 {
     if (!who || who == g->nobody)
@@ -122,7 +131,7 @@ const char *identity_judge(struct gateway *g, const struct identity *who, const 
         return "TokenExpired";
     }
     if (!identity_timely(who, g->now.wall_ms)) {
-        *message = "the token is not valid yet: wait, or look at the clocks";
+        *message = TOKEN_NO_GOOD;
         return "Unauthorized";
     }
     return revoked_judge(g, who, message);

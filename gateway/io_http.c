@@ -222,13 +222,29 @@ void http_close(struct io *io, struct client *c)
 
 /* --- reading --- */
 
-static void refuse(struct io *io, struct client *c, unsigned status, const char *tag,
-                   const char *message)
+static void refusing(struct io *io, struct client *c)
 {
     c->state = CLIENT_WAITING;
     c->http->refused = true;
     io->entered = true;
+}
+
+static void refuse(struct io *io, struct client *c, unsigned status, const char *tag,
+                   const char *message)
+{
+    refusing(io, c);
     gateway_refuse(io->gateway, client_id(c), status, tag, message);
+}
+
+static void refuse_unread(struct io *io, struct client *c, const struct http_refusal *why)
+{
+    struct http_conn *h = c->http;
+    h->head = http_reader_is_head(h->reader);
+    h->minor = (uint8_t)http_reader_minor(h->reader);
+    h->extra = why->headers[0] ? why->headers : NULL;
+    refusing(io, c);
+    (why->for_token ? gateway_refuse_token : gateway_refuse)(io->gateway, client_id(c), why->status,
+                                                             why->tag, why->message);
 }
 
 /* Whose connection this is, by the request when a trusted proxy speaks. False: over a limit. */
@@ -300,11 +316,7 @@ static void advance(struct io *io, struct client *c, bool began)
             begin_request(io, c);
             began = true;
         } else if (step == HTTP_STEP_REFUSED) {
-            const struct http_refusal *why = http_reader_refusal(h->reader);
-            h->head = http_reader_is_head(h->reader);
-            h->minor = (uint8_t)http_reader_minor(h->reader);
-            h->extra = why->headers[0] ? why->headers : NULL;
-            refuse(io, c, why->status, why->tag, why->message);
+            refuse_unread(io, c, http_reader_refusal(h->reader));
         } else if (step == HTTP_STEP_CONTINUE) {
             strbuf_reset(&io->scratch);
             strbuf_put_text(&io->scratch, "HTTP/1.1 100 Continue\r\n\r\n");

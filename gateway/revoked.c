@@ -159,7 +159,7 @@ const char *revoked_judge(const struct gateway *g, const struct identity *who, c
     if (!r)
         return NULL;
     if (revoked_set_has(r->set, who)) {
-        *message = revoked_text;
+        *message = TOKEN_NO_GOOD;
         return "Unauthorized";
     }
     bool known =

@@ -244,20 +244,24 @@ def test_bad_tokens_are_refused_alike(bin_dir):
             "not yet": mint(key="k", nbf=int(time.time()) + 3000),
             "no token": "x",
             "long": "a" * 8000,
+            "longer than a head": "a" * 20000,
+            "of a megabyte": "a" * 1_000_000,
         }
         assert ask(c.base, "GET", "/log?key=k", good)[0] == 200
+        revoke(c.base, jti="gone")
+        bad["revoked"] = mint(key="k", jti="gone")
+        wait_until("revoked", lambda: ask(c.base, "GET", "/log?key=k", bad["revoked"])[0] == 401)
+        alike = ask(c.base, "GET", "/log?key=k", bad["another secret"])[2]
         for name, token in bad.items():
             answer = ask(c.base, "GET", "/log?key=k", token)
             assert (answer[0], tag_of(answer)) == (401, "Unauthorized"), (name, answer)
-            assert token not in answer[2].decode(), name
-            if len(token) < 3000:
-                assert ask(c.base, "GET", f"/log?key=k&token={token}")[0] == 401, name
-                assert refused(c.base, f"/events?key=k&token={token}")[:2] == (401, "Unauthorized"), name
+            assert answer[2] == alike, (name, answer[2])
+            assert ask(c.base, "GET", f"/log?key=k&token={token}")[0] == 401, name
+            assert refused(c.base, f"/events?key=k&token={token}")[:2] == (401, "Unauthorized"), name
         late = mint(key="k", ttl=-10)
         assert tag_of(ask(c.base, "GET", "/log?key=k", late)) == "TokenExpired"
         assert refused(c.base, "/events?key=k", late)[:2] == (401, "TokenExpired")
-        answer = ask(c.base, "GET", "/log?key=k", "b" * 1_000_000)
-        assert 400 <= answer[0] < 500, answer[0]
+        assert http_request(c.base, "GET", "/" + "b" * 20000)[0] == 414
         assert ask(c.base, "GET", f"/log?key=k&token={good}", good)[0] == 200
         assert tag_of(ask(c.base, "GET", f"/log?key=k&token={mint(key='k', id='x')}", good)) == "BadRequest"
         assert ask(c.base, "GET", "/log?key=k", headers={"Authorization": "Basic dXNlcjpwYXNz"})[0] == 401

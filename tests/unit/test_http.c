@@ -42,7 +42,8 @@ static char *run(const char *bytes, size_t size, size_t cut)
             const struct http_refusal *why = http_reader_refusal(r);
             ck_assert(why->message[0] != '\0');
             ck_assert(!http_reader_keep_alive(r));
-            strbuf_printf(&out, "!%u %s\n", why->status, why->tag);
+            strbuf_printf(&out, "!%u %s%s\n", why->status, why->tag,
+                          why->for_token ? " token" : "");
             break;
         } else if (step == HTTP_STEP_CONTINUE) {
             strbuf_put_text(&out, "100\n");
@@ -257,9 +258,20 @@ END_TEST
 
 START_TEST(endless_heads_are_refused_before_they_end)
 {
-    static const char *const beginnings[] = {"GET /", "GET / HTTP/1.1\r\nHost: x\r\nA: "};
-    static const char *const results[] = {"!414 BadRequest\n", "!431 BadRequest\n"};
-    for (int i = 0; i < 2; i++) {
+    static const char *const beginnings[] = {
+        "GET /",
+        "GET / HTTP/1.1\r\nHost: x\r\nA: ",
+        "GET /a?b=c&token=",
+        "GET /a?token=",
+        "GET /a?atoken=",
+        "GET /a?token=b&c=",
+        "GET /a HTTP/1.1\r\nHost: x\r\nauthorIzation: Bearer ",
+        "GET /a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer b\r\nA: "};
+    static const char *const results[] = {"!414 BadRequest\n",       "!431 BadRequest\n",
+                                          "!414 BadRequest token\n", "!414 BadRequest token\n",
+                                          "!414 BadRequest\n",       "!414 BadRequest\n",
+                                          "!431 BadRequest token\n", "!431 BadRequest\n"};
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++) {
         struct strbuf head = {0};
         strbuf_put_text(&head, beginnings[i]);
         while (head.size <= HTTP_HEAD_MAX_BYTES)
