@@ -51,7 +51,7 @@ export class StoaEmitter {
   emit(key: string, text: string): void {
     let name: string | undefined;
     try {
-      name = this.conflate(text, key);
+      if (typeof text === "string") name = this.conflate(text, key);
     } catch (error) {
       this.log.say(() => `conflate failed: ${String(error)}`);
     }

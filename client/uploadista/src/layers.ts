@@ -46,12 +46,17 @@ export function eventEmitterService(emitter: StoaEmitter): BaseEventEmitter {
   };
 }
 
-/** An emitter of events, each made a text by the serializer. What that throws is a defect of the effect. */
+/** An emitter of events, each made a text by the serializer. An event of which it makes none is logged, and fails nothing. */
 export function typedEmitter<Event>(base: BaseEventEmitter, serializer: Serializer<Event>): TypedEventEmitter<Event> {
   return {
     subscribe: base.subscribe,
     unsubscribe: base.unsubscribe,
-    emit: (key, event) => Effect.suspend(() => base.emit(key, serializer.eventToMessage(event))),
+    emit: (key, event) => Effect.try(() => serializer.eventToMessage(event)).pipe(
+      Effect.matchEffect({
+        onFailure: ({ error }) => Effect.logWarning(`stoa: an event of ${key} was not emitted: ${String(error)}`),
+        onSuccess: (text) => base.emit(key, text),
+      }),
+    ),
   };
 }
 

@@ -40,6 +40,15 @@ class NamedId implements ObjectId {
   }
 }
 
+/** undefined: it has none, and is counted as failed. */
+function textOf(message: unknown): string | undefined {
+  try {
+    return typeof message === "string" ? message : JSON.stringify(message);
+  } catch {
+    return undefined;
+  }
+}
+
 /** In place of `env.EVENT_EMITTER`: each name is a key. */
 export function stoaDurableObjectNamespace(options: StoaEmitterOptions | StoaEmitter): EventEmitterNamespace {
   const emitter = options instanceof StoaEmitter ? options : new StoaEmitter(options);
@@ -49,7 +58,7 @@ export function stoaDurableObjectNamespace(options: StoaEmitterOptions | StoaEmi
     get: (id) => ({
       id,
       name: id.name,
-      emit: async (message) => emitter.emit(id.name, typeof message === "string" ? message : JSON.stringify(message)),
+      emit: async (message) => emitter.emit(id.name, textOf(message) as string),
       subscribe: async (connection) => {
         if (connection) emitter.subscribe(id.name, connection);
       },

@@ -46,8 +46,15 @@ export class Outbox {
     this.ready.catch((error: unknown) => this.failures.say(() => `nothing can be published: ${reasonOf(error)}`));
   }
 
-  add(key: string, text: string, name: string | undefined): void {
-    this.queue.add({ key, text, name });
+  /** A key or a text that is none, which types do not keep from happening, is counted as failed. */
+  add(key: unknown, text: unknown, name: string | undefined): void {
+    if (typeof key === "string" && typeof text === "string") {
+      this.queue.add({ key, text, name });
+      return;
+    }
+    this.queue.counts.emitted++;
+    this.queue.counts.failed++;
+    this.failures.say(() => `an event was not stored: its key is a ${typeof key}, its text a ${typeof text}; strings are wanted`);
   }
 
   stats(): EmitStats {

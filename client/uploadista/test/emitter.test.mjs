@@ -3,9 +3,11 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { Effect, Layer, ManagedRuntime } from "effect";
+import { Effect, Layer, Logger, ManagedRuntime } from "effect";
 
-import { eventEmitterService, eventSerializer, StoaEmitter, stoaEventEmitter, typedEmitter } from "../dist/index.js";
+import {
+  eventEmitterService, eventSerializer, StoaBroadcaster, stoaDurableObjectNamespace, StoaEmitter, stoaEventEmitter, typedEmitter,
+} from "../dist/index.js";
 import { authYaml, mint, startCluster } from "../../js/test/cluster.mjs";
 import { connection, makeUploads, progressOf, typeOf, viewer, waitUntil } from "./server.mjs";
 
@@ -125,6 +127,27 @@ test("options that lack something are refused when the emitter is made", async (
   assert.throws(() => new StoaEmitter({ url: "ftp://x" }), { name: "TypeError", message: /^url: / });
   assert.throws(() => new StoaEmitter({ url: cluster.url, maxQueue: { events: 0 } }), { name: "TypeError", message: /^maxQueue.events/ });
   await assert.rejects(Effect.runPromise(Effect.scoped(Layer.build(stoaEventEmitter({})))), /give url/);
+});
+
+test("what is no text, or cannot be made one, fails nothing either", async () => {
+  const lines = [];
+  const stored = [];
+  const emitter = new StoaEmitter({ publisher: { publish: async (key, data) => { stored.push(String(data)); } }, onLog: (line) => lines.push(line) });
+  const base = eventEmitterService(emitter);
+  for (const [key, text] of [["k", undefined], ["k", null], ["k", 5], [undefined, "1"]]) await Effect.runPromise(base.emit(key, text));
+  const event = { type: "upload-progress", data: { id: "k", progress: 1n, total: 2 } };
+  await Effect.runPromise(typedEmitter(base, eventSerializer("upload_event")).emit("k", event).pipe(Effect.provide(Logger.remove(Logger.defaultLogger))));
+  const object = stoaDurableObjectNamespace(emitter).get({ name: "k" });
+  for (const message of [undefined, 1n]) await object.emit(message);
+  await Effect.runPromise(base.emit("k", "fine"));
+  assert.equal(await emitter.flush(), true);
+  assert.deepEqual(stored, ["fine"]);
+  assert.deepEqual([emitter.stats().failed, emitter.stats().stored, lines.length], [6, 1, 1]);
+  await emitter.close();
+  const broadcaster = new StoaBroadcaster({ url: cluster.url, publisher: { publish: async () => {} }, onLog: (line) => lines.push(line) });
+  broadcaster.publish("channel", undefined);
+  assert.equal(broadcaster.stats().failed, 1);
+  await broadcaster.close();
 });
 
 test("an emitter that can never publish drops and counts, says so once, and fails nothing", async () => {
