@@ -7,7 +7,7 @@
  * path counts; with the method GET the body stands in `?data=`. */
 #include "gateway/orpc_frame.h"
 
-#define META_LOOKED_AT_MAX_BYTES (16u * 1024 * 1024) /* on the ways of one body's meta */
+#include "proto/typed_meta.h"
 
 /* ---- forms ---- */
 
@@ -118,65 +118,15 @@ static enum orpc_word word_of(struct slice path)
     return slice_is(path, "updateToken") ? ORPC_UPDATE : ORPC_UNKNOWN;
 }
 
-/* ---- meta ---- */
-
-/* The part of an object or array that this segment names; JSON_NONE also when it is too much to
- * look for. */
-static struct json_value part_of(struct json_value of, struct json_value segment, size_t *budget)
-{
-    struct strbuf name = {0}, member = {0};
-    struct json_value found = {0};
-    uint64_t place = 0, wanted = 0;
-    bool by_name =
-        of.type == JSON_OBJECT && segment.type == JSON_STRING && json_unescape(segment, &name);
-    bool by_place = of.type == JSON_ARRAY && json_u64(segment, &wanted);
-    bool looks = (by_name || by_place) && of.raw.size <= *budget;
-    *budget -= looks ? of.raw.size : 0;
-    struct json_iter it = json_members(looks ? of.raw : slice_text("[]"));
-    while (json_next(&it)) {
-        struct json_value quoted = {JSON_STRING, {0}};
-        strbuf_reset(&member);
-        if (by_name)
-            quoted.raw = slice_of(it.name.data - 1, it.name.size + 2);
-        if (by_place ? place++ == wanted
-                     : json_unescape(quoted, &member) &&
-                           slice_equal(strbuf_slice(&member), strbuf_slice(&name)))
-            found = it.value;
-    }
-    strbuf_free(&name);
-    strbuf_free(&member);
-    return found;
-}
-
-/* [type, segment ...] */
-static bool entry_fits(struct slice entry, struct json_value json, size_t *budget)
-{
-    uint64_t type;
-    struct json_iter it = json_members(entry);
-    if (!json_next(&it) || !json_u64(it.value, &type))
-        return false;
-    while (json.type != JSON_NONE && json_next(&it))
-        json = part_of(json, it.value, budget);
-    return json.type != JSON_NONE;
-}
-
-bool orpc_body_fits(struct json_value body)
+/* Whether a body is {"json"?, "meta"?} and every path of meta leads to a part of json. */
+static bool body_fits(struct json_value body)
 {
     if (body.type == JSON_NONE)
         return true;
     if (body.type != JSON_OBJECT)
         return false;
     struct json_value json = json_get(body.raw, "json"), meta = json_get(body.raw, "meta");
-    if (meta.type == JSON_NONE)
-        return true;
-    if (meta.type != JSON_ARRAY)
-        return false;
-    size_t budget = META_LOOKED_AT_MAX_BYTES;
-    struct json_iter it = json_members(meta.raw);
-    while (json_next(&it))
-        if (it.value.type != JSON_ARRAY || !entry_fits(it.value.raw, json, &budget))
-            return false;
-    return true;
+    return meta.type == JSON_NONE || typed_meta_check(json, meta) == META_FITS;
 }
 
 /* ---- a message ---- */
@@ -223,7 +173,7 @@ static void body_read(struct json_value method, struct slice query, struct json_
             out->body = (struct json_value){json_type_of(data), data};
         }
     }
-    out->fit = out->fit && orpc_body_fits(out->body);
+    out->fit = out->fit && body_fits(out->body);
 }
 
 static void request_read(struct json_value p, struct orpc_frame *out)

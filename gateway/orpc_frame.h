@@ -28,7 +28,4 @@ void orpc_frame_free(struct orpc_frame *f);
  * appended to `out`. False: there is none. */
 bool orpc_query_last(struct slice query, const char *name, struct strbuf *out);
 
-/* Whether a body is {"json"?, "meta"?} and every path of meta leads to a part of json. */
-bool orpc_body_fits(struct json_value body);
-
 #endif

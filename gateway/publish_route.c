@@ -3,7 +3,6 @@
 #include "common/json.h"
 #include "common/utf8.h"
 #include "gateway/core.h"
-#include "gateway/orpc_frame.h"
 #include "proto/typed.h"
 
 static bool is_ndjson(const struct http_request *request)
@@ -85,9 +84,6 @@ static const char *parts_check(const struct publish_order *order, const char **m
 {
     for (size_t i = 0; order->typed && i < order->n_parts; i++) {
         const char *wrong = typed_check(order->parts[i]);
-        /* Clients end their stream over it, and would again whenever it is replayed. */
-        if (!wrong && !orpc_body_fits((struct json_value){JSON_OBJECT, order->parts[i]}))
-            wrong = "meta: each path leads to a part of json";
         if (wrong) {
             *message = wrong;
             return "BadRequest";

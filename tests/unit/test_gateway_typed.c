@@ -56,7 +56,7 @@ START_TEST(what_is_malformed_is_refused)
     ck_assert_ptr_nonnull(strstr(clients[1].body, "meta is an array"));
     ask(1, "POST /publish?key=k", "Stoa-Format: orpc", "{\"json\":{},\"meta\":[[1,\"at\"]]}");
     ASSERT_ERROR(&clients[1], 400, "BadRequest");
-    ck_assert_ptr_nonnull(strstr(clients[1].body, "each path leads to"));
+    ck_assert_ptr_nonnull(strstr(clients[1].body, "each entry of meta leads to"));
     ask(1, "POST /publish?key=k", "Stoa-Format: json", "{\"json\":1}");
     ASSERT_ERROR(&clients[1], 400, "BadRequest");
     ask(1, "POST /publish?key=k", "Stoa-Format: orpc\nStoa-Format: orpc", "{\"json\":1}");
