@@ -169,7 +169,7 @@ enum typed_meta typed_meta_check(struct json_value json, struct json_value meta)
         return META_MALFORMED;
     w.marks = mem_zalloc((w.n_marks + 1) * sizeof *w.marks);
     w.segments = mem_zalloc((w.n_segments + 1) * sizeof *w.segments);
-    bool fits = segments_read(meta, &w);
+    bool fits = segments_read(meta, &w) && (json.type != JSON_NONE || w.n_marks == 0);
     if (fits) {
         qsort_r(w.marks, w.n_marks, sizeof *w.marks, mark_order, &w);
         walk_value(&w, json, (struct run){0, w.n_marks}, 0);

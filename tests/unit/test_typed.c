@@ -16,7 +16,7 @@ START_TEST(what_is_one)
         " { \"meta\" : [ [ 2 , 0 ] , [ 6 ] ] , \"json\" : [ null ] } ",
         "{\"json\":[[1,2],[3]],\"meta\":[[0,1,0],[0,0,1],[6,1],[6]]}",
         "{\"meta\":[[1,\"a b\"],[1,\"\\u00e9\"]],\"json\":{\"\u00e9\":1,\"a\\u0020b\":2}}",
-        "{\"meta\":[[3]]}", /* undefined itself */
+        "{\"meta\":[]}",
         "{\"json\":{\"0\":1},\"meta\":[[1,0],[1,\"0\"]]}",
         "{\"json\":{\"a\":1,\"a\":{\"b\":1}},\"meta\":[[1,\"a\",\"b\"]]}",
         "{\"json\":1,\"retry\":500,\"comments\":[\"c\",\"\"]}",
@@ -59,6 +59,7 @@ START_TEST(what_is_none)
         {"{\"json\":{\"a\":1},\"meta\":[[1,\"\\ud800\"]]}", "leads to"},
         {"{\"meta\":[[1,\"a\"]]}", "leads to"},
         {"{\"meta\":[[1,\"\"]]}", "leads to"},
+        {"{\"meta\":[[3]]}", "leads to"}, /* undefined is no part of anything */
         {"{\"json\":1,\"retry\":-1}", "retry is"},
         {"{\"json\":1,\"retry\":\"5\"}", "retry is"},
         {"{\"json\":1,\"comments\":\"c\"}", "comments are"},
