@@ -208,6 +208,16 @@ void revoked_stop(struct gateway *g)
 
 /* ---- POST /revoke ---- */
 
+/* Whether it says more than was read: a `before` that is misspelt would take back all until now. */
+static bool says_more(struct slice json)
+{
+    unsigned members = 0;
+    struct json_iter it = json_members(json);
+    while (json_next(&it))
+        members++;
+    return members > (json_get(json, "before").type == JSON_NONE ? 1 : 2);
+}
+
 void route_revoke(struct exchange *x)
 {
     struct gateway *g = x->g;
@@ -221,6 +231,8 @@ void route_revoke(struct exchange *x)
         return;
     }
     message = revocation_read(x->request->body, g->now.wall_ms, &text, &revocation);
+    if (!message && says_more(x->request->body))
+        message = "one of jti, sub, key and kid, once, and at most `before`: nothing else";
     if (message) {
         tag = "BadRequest";
     } else if (revocation.before_ms > g->now.wall_ms + TOKEN_CLOCK_MARGIN_MS) {

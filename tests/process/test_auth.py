@@ -474,6 +474,7 @@ def test_revocation(bin_dir):
             after = latest
         manager = mint(prefix="", can=["manage"])
         for bad in ("", "[]", "{}", '{"jti":7}', '{"jti":""}', '{"jti":"a","sub":"b"}', '{"jti":"a","before":1}',
+                    '{"jti":"a","jti":"b"}', '{"sub":"a","befor":1}', '{"sub":"a","before":1,"before":2}',
                     '{"sub":"a","before":-1}', '{"sub":"a","before":"x"}', '{"sub":"a","before":9007199254740000}',
                     json.dumps({"jti": "x" * 600})):
             assert tag_of(ask(c.base, "POST", "/revoke", manager, bad)) == "BadRequest", bad
