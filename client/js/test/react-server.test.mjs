@@ -36,6 +36,11 @@ test("every hook renders its first state and opens nothing", () => {
   assert.deepEqual(text(renderToString(h(StoaProvider, { client: refusing }, h(Everything)))), rendered);
 });
 
+test("undefined is no key yet, as null is", () => {
+  const Later = () => h("pre", null, JSON.stringify([useEvents(undefined), useUpload(undefined), useRoom("chat", undefined)].map(({ status }) => status)));
+  assert.deepEqual(text(renderToString(h(StoaProvider, { client: refusing }, h(Later)))), ["idle", "idle", "idle"]);
+});
+
 test("streaming too", async () => {
   let html = "";
   await new Promise((resolve, reject) => {

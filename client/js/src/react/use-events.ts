@@ -4,7 +4,7 @@ import { useMemo } from "react";
 import type { Event, Missed } from "../types.js";
 import type { Fold, HookStatus } from "./watch.js";
 import { useStoa } from "./provider.js";
-import { useWatch, useStatusListener, type StatusListener } from "./use-watch.js";
+import { useWatch, useStatusListener, type KeyOrNone, type StatusListener } from "./use-watch.js";
 
 /** Where to begin, and whom to tell. A change of `after`, `replay` or `limit` subscribes anew. */
 export interface EventsOptions {
@@ -56,10 +56,10 @@ const nothing: Fold<never, null> = { initial: null, reducer: () => null };
  * the list of the last `limit` events. Renders at most once a frame. `key` null does nothing; another key begins with
  * `initial`. What is shared, and what a gap does, is in docs/clients/react.md.
  */
-export function useEvents<T = unknown>(key: string | null, options?: ListOptions): EventsResult<readonly Event<T>[]>;
-export function useEvents<T, S>(key: string | null, options: ReducerOptions<T, S>): EventsResult<S>;
+export function useEvents<T = unknown>(key: KeyOrNone, options?: ListOptions): EventsResult<readonly Event<T>[]>;
+export function useEvents<T, S>(key: KeyOrNone, options: ReducerOptions<T, S>): EventsResult<S>;
 export function useEvents<T, S>(
-  key: string | null,
+  key: KeyOrNone,
   options: ListOptions | ReducerOptions<T, S> = {},
 ): EventsResult<S | readonly Event<T>[]> {
   const { after, replay, onStatus } = options;

@@ -7,7 +7,7 @@ import type { Contract, Event, EventOf, Member, Missed, StateOf } from "../types
 import type { Fold, HookStatus } from "./watch.js";
 import { useStoa } from "./provider.js";
 import { StateReader } from "./state-reader.js";
-import { useWatch, useStatusListener, type StatusListener } from "./use-watch.js";
+import { useWatch, useStatusListener, type KeyOrNone, type StatusListener } from "./use-watch.js";
 
 /** What is subscribed of a room. A change of any of these but `onStatus` subscribes anew. */
 export interface RoomOptions {
@@ -65,16 +65,16 @@ const nothing: Fold<never, null> = { initial: null, reducer: () => null };
 
 /** Watches the room `type:id` while the component is mounted; `id` null does nothing. */
 export function useRoom<R extends Contract = Contract>(
-  type: string, id: string | null, options?: ReadStateOptions,
+  type: string, id: KeyOrNone, options?: ReadStateOptions,
 ): RoomResult<R, StateOf<R> | null>;
 export function useRoom<R extends Contract, S>(
-  type: string, id: string | null, options: FoldStateOptions<EventOf<R>, S>,
+  type: string, id: KeyOrNone, options: FoldStateOptions<EventOf<R>, S>,
 ): RoomResult<R, S>;
 export function useRoom<R extends Contract, S>(
-  type: string, id: string | null, options: ReadStateOptions | FoldStateOptions<EventOf<R>, S> = {},
+  type: string, id: KeyOrNone, options: ReadStateOptions | FoldStateOptions<EventOf<R>, S> = {},
 ): RoomResult<R, S | StateOf<R> | null> {
   const client = useStoa();
-  const room = useMemo(() => (id === null ? null : client.room<R>(type, id)), [client, type, id]);
+  const room = useMemo(() => (id === null || id === undefined ? null : client.room<R>(type, id)), [client, type, id]);
   const folded = options.reducer !== undefined;
   const { after, presence, connectionState, limit = DEFAULT_LIMIT, onStatus } = options;
   const replay = options.replay ?? (folded ? "all" : limit);

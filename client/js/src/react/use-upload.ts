@@ -4,7 +4,7 @@ import { useMemo, useSyncExternalStore } from "react";
 import type { Event, Missed } from "../types.js";
 import { View, type Fold, type HookStatus, type Snapshot } from "./watch.js";
 import { useStoa } from "./provider.js";
-import { useWatch } from "./use-watch.js";
+import { useWatch, type KeyOrNone } from "./use-watch.js";
 import { uploadRatio, uploadReducer, WAITING, type UploadProgress } from "./upload.js";
 
 /** An upload, and what is known about the subscription that tells of it. */
@@ -43,7 +43,7 @@ function asUpload({ state, status, error, missed }: Snapshot<unknown, UploadProg
 }
 
 /** How far the upload is whose events stand in the key `uploadId`. Late or early, it tells the same; null is `idle`. */
-export function useUpload(uploadId: string | null): Upload {
+export function useUpload(uploadId: KeyOrNone): Upload {
   const snapshot = useWatch(useStoa(), uploadId, everything, uploadFold);
   return useMemo(() => asUpload(snapshot), [snapshot]);
 }

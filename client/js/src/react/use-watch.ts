@@ -8,8 +8,12 @@ import { addressOf, View, type WatchOptions, type Fold, type HookStatus, type Sn
 /** Told of each status once it is rendered. */
 export type StatusListener = (status: HookStatus, detail: StatusDetail) => void;
 
+/** A key, or null (undefined is as good): not yet known, and nothing is subscribed. */
+export type KeyOrNone = string | null | undefined;
+
 /** Subscribes while the component is mounted. Another client, key or option begins anew; `key` null does nothing. */
-export function useWatch<T, S>(client: Stoa, key: string | null, options: WatchOptions, fold: Fold<T, S>): Snapshot<T, S> {
+export function useWatch<T, S>(client: Stoa, given: KeyOrNone, options: WatchOptions, fold: Fold<T, S>): Snapshot<T, S> {
+  const key = given ?? null;
   const address = addressOf(key, options);
   // Whatever of `options` matters is in `address`; `fold` is brought up to date below.
   const view = useMemo(() => new View<T, S>(client, key, options, fold), [client, address]);
