@@ -70,19 +70,30 @@ bool cli_number(const struct cli *cli, const char *option, const char *text, uin
     return false;
 }
 
+/* A line's end in it would begin another header of the request. */
+static const char *token_checked(struct cli *cli, const char *text)
+{
+    for (const char *c = text; *c; c++)
+        if (*c < ' ' || *c > '~') {
+            cli_misuse(cli, "the token holds a character that no token has, as a line's end");
+            exit(EXIT_USAGE);
+        }
+    return text;
+}
+
 /* A token is never shown: not in messages, not in --json. */
 static const char *token_value(struct cli *cli, const char *text)
 {
     if (text[0] != '@')
-        return text;
+        return token_checked(cli, text);
     size_t size;
     char *bytes = process_read_file(text + 1, 64 * 1024, &size);
     if (bytes == NULL) {
         cli_fail(cli, "cannot read the token from %s", text + 1);
         exit(EXIT_USAGE);
     }
-    bytes[strcspn(bytes, "\r\n")] = '\0';
-    return bytes; /* lives as long as the process */
+    bytes[strcspn(bytes, "\r\n")] = '\0'; /* which lives as long as the process */
+    return token_checked(cli, bytes);
 }
 
 /* False: not a global option. */

@@ -65,6 +65,12 @@ static void print_json(const struct stream *s, struct slice payload)
     strbuf_free(&out);
 }
 
+/* `end` is about the stream: why it ended is learned when it is opened again. */
+static bool is_of_key(struct slice event)
+{
+    return event.size == 0 || slice_is(event, "message") || slice_is(event, "base64");
+}
+
 static void dispatch(struct stream *s)
 {
     struct slice data = strbuf_slice(&s->data), event = strbuf_slice(&s->event);
@@ -73,7 +79,7 @@ static void dispatch(struct stream *s)
     if (slice_is(event, "missed")) {
         if (!s->cli->quiet)
             missed_print(data);
-    } else if (s->data.size > 0) {
+    } else if (s->data.size > 0 && is_of_key(event)) {
         struct slice id = s->has_id ? strbuf_slice(&s->id) : slice_text("-"); /* ephemeral */
         struct strbuf payload = {0};
         if (slice_is(event, "base64") && base64_decode(data, &payload))

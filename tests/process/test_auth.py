@@ -5,8 +5,10 @@ import contextlib
 import hashlib
 import hmac
 import json
+import os
 import pathlib
 import signal
+import subprocess
 import tempfile
 import time
 
@@ -562,6 +564,26 @@ def test_keys_rotate(bin_dir):
         assert second.recv() == "5"
         second.close()
         granted.close()
+
+
+def test_command(bin_dir):
+    """The command's streams end with their tokens, by a line on stderr; what is no token does not become a header."""
+    with cluster_of(bin_dir) as c:
+        def command(*words, token):
+            host, port = c.base
+            env = {**os.environ, "STOA_SERVER": f"http://{host}:{port}", "STOA_TOKEN": token}
+            return subprocess.Popen([c.bin / "stoa", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        tails = [command("tail", *more, "k", token=token) for more in ([], ["--json"], ["--raw"])
+                 for token in (mint(key="k", jti="taken back"), mint(key="k", ttl=3))]
+        wait_until("all tail", lambda: c.gateways[0].metric("stoa_sockets") == len(tails))
+        publish(c.base, "k", "7")
+        revoke(c.base, jti="taken back")
+        for number, tail in enumerate(tails):
+            out, err = tail.communicate(timeout=20)
+            assert tail.returncode == 1 and out.count("\n") == 1 and "7" in out, out
+            assert err.startswith("stoa tail: " + ("TokenExpired" if number % 2 else "Unauthorized")), err
+        out, err = command("log", "k", token=mint(key="k") + "\r\nOrigin: http://elsewhere").communicate(timeout=20)
+        assert out == "" and "character" in err, err
 
 
 def test_without_tokens_nothing_is_revoked(bin_dir):
