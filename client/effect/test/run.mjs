@@ -7,6 +7,7 @@ import path from "node:path";
 import { run } from "node:test";
 import { spec } from "node:test/reporters";
 
+process.chdir(path.join(import.meta.dirname, "..")); // run from anywhere
 const words = process.argv.slice(2);
 const files = readdirSync(import.meta.dirname, { recursive: true })
   .filter((name) => name.endsWith(".test.mjs") && (!words.length || words.some((word) => name.includes(word))))
